@@ -337,18 +337,32 @@ class SamMasks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFile:
-    """One tar of a shard set: its name, size in bytes, sha256 hex digest and the ids of its samples in order."""
+    """One tar of a shard set.
+
+    Fields: its name; size in bytes; sha256 hex digest; ids of its samples in order; sample_offsets: byte position of
+    each sample's first member header, so that one sample is one ranged read (a sample ends where the next begins).
+    """
 
     name: str
     num_bytes: int
     sha256: str
     sample_ids: tuple[str, ...]
+    sample_offsets: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkippedSample:
+    """A sample of the source that could not be used, and why in one line."""
+
+    image_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardManifest:
-    """What a shard set holds. `columns` are the member extensions of every sample, `vocabulary_hash` names the
-    category list that the contiguous ids in it refer to."""
+    """What a shard set holds. `columns` are the member extensions that occur in it, `vocabulary_hash` names the
+    category list that the contiguous ids in it refer to, `source` says what it was made from, `skipped` what of the
+    source is not in it."""
 
     format_version: int
     files: tuple[ShardFile, ...]
@@ -356,3 +370,8 @@ class ShardManifest:
     vocabulary: Vocabulary
     vocabulary_hash: str
     source: dict[str, str] = field(default_factory=dict)
+    skipped: tuple[SkippedSample, ...] = ()
+
+    @property
+    def num_samples(self) -> int:
+        return sum(len(file.sample_ids) for file in self.files)
