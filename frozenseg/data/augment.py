@@ -1,0 +1,166 @@
+"""Large-scale jitter, the only augmentation of the paper beside the flip: zoom far out or in, then one fixed crop.
+
+Source: Ghiasi et al., "Simple Copy-Paste", large-scale jitter; the paper's recipe is zoom 0.1–2.0, crop 1024, flip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from frozenseg.data.panoptic_png import runs
+from frozenseg.errors import UserInputError
+from frozenseg.types import ImageSample, PanopticAnnotation, PanopticTarget, Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JitterConfig:
+    """crop_size: side of the square crop in pixels; zoom 1 is the largest size at which the image fits the crop;
+    padding_value: gray level around an image smaller than the crop."""
+
+    crop_size: int = 1024
+    min_zoom: float = 0.1
+    max_zoom: float = 2.0
+    flip_probability: float = 0.5
+    padding_value: int = 128
+
+    def __post_init__(self) -> None:
+        if self.crop_size < 1:
+            raise UserInputError(f"crop_size: expected at least 1 pixel, found {self.crop_size}")
+        if not 0 < self.min_zoom <= self.max_zoom:
+            raise UserInputError(f"zoom: expected 0 < min_zoom <= max_zoom, found {self.min_zoom} and {self.max_zoom}")
+        if not 0 <= self.flip_probability <= 1:
+            raise UserInputError(f"flip_probability: expected 0 to 1, found {self.flip_probability}")
+        if not 0 <= self.padding_value <= 255:
+            raise UserInputError(f"padding_value: expected 0 to 255, found {self.padding_value}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JitterPlan:
+    """What is done to one image: flip, then the source window `top, left, height, width` resized to `size` and laid
+    into the upper left corner of the crop."""
+
+    flip: bool
+    top: int
+    left: int
+    height: int
+    width: int
+    size: Size
+
+
+class Jitter:
+    """Flip, zoom, crop and padding of an image and its truth together.
+
+    The window that the crop will keep is cut out of the source before resizing, so a zoom of 2 costs what a zoom of 1
+    does; its corner therefore falls on a whole source pixel.
+    """
+
+    def __init__(self, config: JitterConfig | None = None) -> None:
+        self.config = config or JitterConfig()
+
+    def plan(self, image_id: str, size: Size, seed: int, epoch: int) -> JitterPlan:
+        """The same for the same (seed, epoch, image id) on every machine and in every process."""
+        digest = hashlib.blake2b(f"{seed}\0{epoch}\0{image_id}".encode(), digest_size=16).digest()
+        flip, zoom, offset = np.random.default_rng(int.from_bytes(digest, "little")).random(3)
+        crop = self.config.crop_size
+        target = crop * (self.config.min_zoom + (self.config.max_zoom - self.config.min_zoom) * zoom)
+        scale = min(target / size[0], target / size[1])
+        top, height, new_height = _window(size[0], scale, crop, offset)
+        left, width, new_width = _window(size[1], scale, crop, offset)
+        return JitterPlan(
+            flip=bool(flip < self.config.flip_probability),
+            top=top,
+            left=left,
+            height=height,
+            width=width,
+            size=(new_height, new_width),
+        )
+
+    def __call__(
+        self, sample: ImageSample, annotation: PanopticAnnotation, seed: int, epoch: int
+    ) -> tuple[Tensor, PanopticTarget]:
+        """The crop [3,S,S] uint8 RGB and its target, masks [N,S,S]; padding is `padding_value` and void.
+
+        Crowds and segments without a pixel left carry no mask.
+
+        Raises:
+            UserInputError: the annotation has not the size of the image.
+        """
+        size = (int(sample.image.shape[1]), int(sample.image.shape[2]))
+        if tuple(annotation.segment_ids.shape) != size:
+            raise UserInputError(
+                f"image {sample.image_id!r}: expected an annotation of its size {size}, "
+                f"found {tuple(annotation.segment_ids.shape)}"
+            )
+        plan = self.plan(sample.image_id, size, seed, epoch)
+        return self._image(sample.image, plan), self._target(annotation, plan)
+
+    def _image(self, image: Tensor, plan: JitterPlan) -> Tensor:
+        window = v2.functional.resized_crop(
+            image, plan.top, plan.left, plan.height, plan.width, list(plan.size), antialias=True
+        )
+        if plan.flip:
+            window = v2.functional.horizontal_flip(window)
+        crop = self.config.crop_size
+        canvas = torch.full((3, crop, crop), self.config.padding_value, dtype=torch.uint8)
+        canvas[:, : plan.size[0], : plan.size[1]] = window
+        return canvas
+
+    def _target(self, annotation: PanopticAnnotation, plan: JitterPlan) -> PanopticTarget:
+        """All masks travel as one map of small numbers, which is resized once and taken apart at the end."""
+        segments = [segment for segment in annotation.segments if not segment.is_crowd]
+        labels = torch.from_numpy(_compact(annotation.segment_ids.numpy(), [segment.id for segment in segments]))
+        # torchvision's own kernel for masks rounds source positions down; "exact" nearest agrees with the image.
+        window = v2.functional.resized_crop(
+            labels[None],
+            plan.top,
+            plan.left,
+            plan.height,
+            plan.width,
+            list(plan.size),
+            interpolation=InterpolationMode.NEAREST_EXACT,
+        )
+        if plan.flip:
+            window = v2.functional.horizontal_flip(window)
+        crop = self.config.crop_size
+        canvas = torch.zeros((crop, crop), dtype=labels.dtype)
+        canvas[: plan.size[0], : plan.size[1]] = window[0]
+        present = np.bincount(canvas.numpy().reshape(-1), minlength=len(segments) + 1)[1:].nonzero()[0]
+        kept = [segments[index] for index in present]
+        # numpy compares bytes an order of magnitude faster than torch on one core.
+        masks = canvas.numpy() == (present + 1).astype(canvas.numpy().dtype)[:, None, None]
+        return PanopticTarget(
+            masks=torch.from_numpy(masks),
+            category_ids=torch.tensor([segment.category_id for segment in kept], dtype=torch.int64),
+            is_thing=torch.tensor([segment.is_thing for segment in kept], dtype=torch.bool),
+        )
+
+
+def _window(length: int, scale: float, crop: int, offset: float) -> tuple[int, int, int]:
+    """Start and length of the source window along one axis, and its length after the zoom (at most `crop`)."""
+    zoomed = max(1, round(length * scale))
+    if zoomed <= crop:
+        return 0, length, zoomed
+    window = min(length, max(1, round(crop * length / zoomed)))
+    return round((length - window) * offset), window, crop
+
+
+def _compact(segment_ids: NDArray[np.int32], ids: list[int]) -> NDArray[np.uint8] | NDArray[np.int32]:
+    """[h,w] map with 1 + position in `ids`, 0 elsewhere; bytes when they suffice."""
+    dtype = np.uint8 if len(ids) < 256 else np.int32
+    starts, lengths = runs(segment_ids)
+    values = segment_ids.reshape(-1)[starts]
+    known = np.array(ids, dtype=np.int64)
+    order = np.argsort(known)
+    place = np.searchsorted(known[order], values).clip(max=max(0, len(ids) - 1))
+    if not ids:
+        return np.zeros(segment_ids.shape, dtype=np.uint8)
+    found = known[order][place] == values
+    numbers = np.where(found, order[place] + 1, 0).astype(dtype)
+    return np.repeat(numbers, lengths).reshape(segment_ids.shape)
