@@ -72,7 +72,7 @@ def from_mapping(mapping: Mapping[str, Any], cls: type[T], *, where: str) -> T:
 
 
 def to_json_dict(value: Any) -> Any:
-    """Dataclass -> dicts, lists and scalars that JSON and TOML hold. None fields are left out (they are the default)."""
+    """Dataclass -> dicts, lists and scalars that JSON and TOML hold; None fields are left out."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
         return {name: to_json_dict(item) for name, item in pairs if item is not None}

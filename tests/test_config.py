@@ -94,7 +94,7 @@ def test_what_is_wrong_is_named(mapping: dict[str, object], parts: list[str]) ->
 
 
 def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:
-    with pytest.raises(MissingPathError, match="nowhere.toml"):
+    with pytest.raises(MissingPathError, match=r"nowhere\.toml"):
         load_toml(tmp_path / "nowhere.toml", Outer)
     broken = tmp_path / "broken.toml"
     broken.write_text("name = ")
