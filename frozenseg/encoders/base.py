@@ -57,7 +57,7 @@ class ClipEncoder(Protocol):
         ...
 
     def pool_masks(self, dense: Tensor, mask_logits: Tensor) -> PooledEmbeddings:
-        """dense [B,C,h,w]; mask_logits [B,Q,h',w'] resized bilinearly to h,w when they differ; a cell belongs where > 0."""
+        """dense [B,C,h,w]; mask_logits [B,Q,h',w'], resized bilinearly to h,w. A cell belongs where > 0."""
         ...
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
