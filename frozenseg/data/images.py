@@ -16,7 +16,7 @@ from frozenseg.types import ImageSample
 
 DEFAULT_MAX_PIXELS = 100_000_000
 # Only what people photograph, scan and draw: every further decoder is one more surface for a hostile file.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # What Pillow's decoders are known to raise on damaged files, beside OSError.
 DECODER_ERRORS = (
