@@ -153,9 +153,3 @@ def assemble_sam(image_encoder: nn.Module, architecture: SamArchitecture) -> Sam
         pixel_mean=list(SAM_PIXEL_MEAN),
         pixel_std=list(SAM_PIXEL_STD),
     )
-
-
-def build_sam(architecture: SamArchitecture, *, device: torch.device | str = "cpu") -> SamImageEncoder:
-    """A frozen SAM encoder with random weights; load real ones with `encoder.sam.load_state_dict`."""
-    with torch.device(device):
-        return VitSam(assemble_sam(build_vit(architecture), architecture), architecture)
