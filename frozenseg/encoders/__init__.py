@@ -1,13 +1,13 @@
 """Frozen encoders: CLIP for what things are, SAM for where they are."""
 
 from frozenseg.encoders.base import ClipEncoder, ClipFeatures, PooledEmbeddings, SamEncoder
-from frozenseg.encoders.build_clip import OpenClipConfig, build_clip, build_open_clip, clip_encoder, open_clip_config
-from frozenseg.encoders.build_sam import build_sam
 from frozenseg.encoders.clip import OpenClipEncoder
+from frozenseg.encoders.clip_builder import OpenClipConfig, build_clip, build_open_clip, clip_encoder, open_clip_config
 from frozenseg.encoders.convnext import ConvNextClip
 from frozenseg.encoders.features import encode_batch, feature_key
 from frozenseg.encoders.resnet import ResNetClip
 from frozenseg.encoders.sam import SAM_PRESETS, SamArchitecture, SamImageEncoder, VitSam, sam_preset
+from frozenseg.encoders.sam_builder import build_sam
 from frozenseg.encoders.tiny_vit import TinyVitSam
 from frozenseg.encoders.tokenizer import BpeTokenizer, SubsetTokenizer, Tokenizer, TruncatedTextWarning
 

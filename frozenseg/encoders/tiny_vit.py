@@ -137,8 +137,8 @@ class AttentionBlock(nn.Module):
         batch, height, width, dim = cells.shape
         side = self.window
         if (height, width) == (side, side):
-            single: Tensor = self.attn(cells.flatten(1, 2)).view_as(cells)
-            return single
+            alone: Tensor = self.attn(cells.flatten(1, 2))
+            return alone.view_as(cells)
         padded = F.pad(cells, (0, 0, 0, -width % side, 0, -height % side))
         rows, columns = padded.shape[1] // side, padded.shape[2] // side
         windows = padded.view(batch, rows, side, columns, side, dim).transpose(2, 3).reshape(-1, side * side, dim)
