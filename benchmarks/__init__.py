@@ -1,0 +1,1 @@
+"""Benchmarks: interleaved ratios against the baselines in `baselines/`, one thread."""
