@@ -11,6 +11,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import Tensor, nn
 
 from frozenseg import ops
+from frozenseg.encoders.conv_stem import CONV_STEM_PATCH, ConvStem
 from frozenseg.encoders.frozen import FrozenModule
 from frozenseg.encoders.pixels import SAM_PIXEL_MEAN, SAM_PIXEL_STD, normalise
 from frozenseg.errors import UserInputError
@@ -21,12 +22,14 @@ class SamArchitecture:
     """The numbers of a SAM; the defaults are those all released models share.
 
     Fields: trunk: `vit` is segment-anything's, `tiny_vit` MobileSAM's (whose own numbers are fixed: dim, depth, heads,
-    global_attn_indexes and window are not read); img_size: side of the square input in pixels; window: attention
+    global_attn_indexes and window are not read); stem: how a `vit` makes its tokens, `patch` by one projection as released,
+    `conv` by three strided convolutions (patch_size is then 8); img_size: side of the square input in pixels; window: attention
     window in patches; global_attn_indexes: blocks that attend everywhere.
     """
 
     name: str
     trunk: Literal["vit", "tiny_vit"] = "vit"
+    stem: Literal["patch", "conv"] = "patch"
     img_size: int = 1024
     patch_size: int = 16
     dim: int = 768
@@ -44,6 +47,10 @@ class SamArchitecture:
         if self.img_size % self.patch_size:
             raise UserInputError(
                 f"SAM {self.name}: img_size {self.img_size} must be a multiple of patch_size {self.patch_size}"
+            )
+        if self.stem == "conv" and self.patch_size != CONV_STEM_PATCH:
+            raise UserInputError(
+                f"SAM {self.name}: a conv stem makes patches of {CONV_STEM_PATCH} pixels; found patch_size {self.patch_size}"
             )
 
 
@@ -111,7 +118,7 @@ class VitSam(SamImageEncoder):
 
 
 def build_vit(architecture: SamArchitecture) -> nn.Module:
-    return ImageEncoderViT(  # type: ignore[no-any-return]
+    encoder = ImageEncoderViT(
         depth=architecture.depth,
         embed_dim=architecture.dim,
         img_size=architecture.img_size,
@@ -125,6 +132,9 @@ def build_vit(architecture: SamArchitecture) -> nn.Module:
         window_size=architecture.window,
         out_chans=architecture.out_channels,
     )
+    if architecture.stem == "conv":
+        encoder.patch_embed = ConvStem(architecture.dim)
+    return encoder  # type: ignore[no-any-return]
 
 
 def assemble_sam(image_encoder: nn.Module, architecture: SamArchitecture) -> Sam:
