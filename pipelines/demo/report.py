@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.demo.loss_curve import LossPoint, loss_curve_svg
 
@@ -97,34 +98,7 @@ class ReportData:
     next_steps: tuple[str, ...]
 
 
-_STYLE = """
-:root { --ink: #1d232b; --soft: #5d6773; --line: #dfe4ea; --paper: #ffffff; --wash: #f5f7f9; --accent: #0b6bcb; --new: #b3470a; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6eaef; --soft: #9aa5b1; --line: #323a44; --paper: #15191e; --wash: #1d232b; --accent: #6db3f8; --new: #f0a35e; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1080px; padding: 28px 20px 60px; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
-p, li { max-width: 46rem; } small, .soft { color: var(--soft); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
-th, td { text-align: left; padding: .42rem .7rem .42rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-code { font: .85em/1.4 ui-monospace, SFMono-Regular, Menlo, monospace; background: var(--wash); padding: .1em .3em; border-radius: 4px; }
-.warning { border: 2px solid var(--new); border-radius: 8px; padding: .6rem .9rem; margin: .8rem 0; font-weight: 600; }
-.scene { border: 1px solid var(--line); border-radius: 10px; padding: 14px; margin: 14px 0; }
-.four { display: grid; grid-template-columns: repeat(4, 1fr); gap: 10px; }
-@media (max-width: 720px) { .four { grid-template-columns: repeat(2, 1fr); } }
-figure { margin: 0; } figure img { width: 100%; display: block; border-radius: 6px; }
-figcaption { font-size: .82rem; color: var(--soft); padding-top: .25rem; }
-.legend { display: flex; flex-wrap: wrap; gap: .3rem 1rem; margin-top: .6rem; font-size: .86rem; }
-.chip { display: inline-block; width: .85em; height: .85em; border-radius: 3px; margin-right: .4em; vertical-align: -.05em; }
-.unseen { color: var(--new); font-weight: 600; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
-svg .axis { stroke: var(--line); } svg .curve { stroke: var(--accent); fill: none; stroke-width: 1.6; }
-svg .faint { stroke: var(--accent); fill: none; opacity: .28; stroke-width: 1; }
-"""
+_STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 
 
 def _image(data: bytes, caption: str) -> str:
@@ -144,7 +118,8 @@ def _stages(stages: Sequence[StageRecord]) -> str:
     )
     total = sum(s.seconds for s in stages)
     return (
-        '<div class="scroll"><table><tr><th>stage</th><th class="number">time</th><th class="number">throughput</th></tr>'
+        '<div class="scroll"><table><tr><th>stage</th><th class="number">time</th>'
+        '<th class="number">throughput</th></tr>'
         f'{rows}<tr><th>all</th><th class="number">{total:.1f} s</th><th></th></tr></table></div>'
     )
 
