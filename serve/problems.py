@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from serve.schema import FieldProblem, Problem
@@ -23,6 +26,14 @@ class RequestRefusedError(Exception):
         self.detail = detail
         self.field = field
         self.headers = dict(headers or {})
+
+
+class InvalidFieldsError(Exception):
+    """A body that does not fit the schema, field by field."""
+
+    def __init__(self, problems: tuple[FieldProblem, ...]) -> None:
+        super().__init__("the request does not fit the schema")
+        self.problems = problems
 
 
 def problem(
@@ -46,3 +57,32 @@ def problem_response(found: Problem, headers: Mapping[str, str] | None = None) -
         media_type=MEDIA_TYPE,
         headers={**(headers or {}), "X-Request-Id": found.request_id},
     )
+
+
+def install_problem_handlers(app: Starlette) -> None:
+    """Gives every error of `app` the one shape; an error that is ours names nothing of the inside."""
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestRefusedError)
+        return problem_response(refusal_problem(error, request.state.request_id), error.headers)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, InvalidFieldsError)
+        detail = "; ".join(f"{fault.field}: {fault.message}" for fault in error.problems)
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
+        return problem_response(problem(status, detail, request.state.request_id, error.problems))
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        found = problem(HTTPStatus(error.status_code), str(error.detail), request.state.request_id)
+        return problem_response(found, error.headers)
+
+    async def defect(request: Request, _: Exception) -> Response:
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        detail = "something went wrong here; the log has more under this request id"
+        return problem_response(problem(status, detail, request.state.request_id))
+
+    app.add_exception_handler(RequestRefusedError, refused)
+    app.add_exception_handler(InvalidFieldsError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, defect)

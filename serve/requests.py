@@ -15,9 +15,9 @@ from starlette.requests import Request
 
 from frozenseg.errors import UserInputError
 from frozenseg.types import Category, Vocabulary
-from frozenseg.vocabulary import load_vocabulary, parse_vocabulary
+from frozenseg.vocabulary import PUBLISHED_NAMES, parse_vocabulary, published_vocabulary
 from serve.fetch import fetch_image
-from serve.problems import RequestRefusedError
+from serve.problems import InvalidFieldsError, RequestRefusedError
 from serve.schema import BatchRequest, FieldProblem, ImageIn, SegmentOptions, SegmentRequest
 from serve.settings import Limits, ServeSettings
 
@@ -30,14 +30,6 @@ class ParsedRequest:
 
     image: bytes
     options: SegmentOptions
-
-
-class InvalidFieldsError(Exception):
-    """A body that does not fit the schema, field by field."""
-
-    def __init__(self, problems: tuple[FieldProblem, ...]) -> None:
-        super().__init__("the request does not fit the schema")
-        self.problems = problems
 
 
 def _validated(model: type[Model], text: str | bytes, prefix: str = "") -> Model:
@@ -197,9 +189,7 @@ def _vocabulary(options: SegmentOptions) -> Vocabulary:
             )
         )
     if given.startswith("@"):
-        from frozenseg.vocabulary import published_names
-
-        if given[1:] not in published_names():
+        if given[1:] not in PUBLISHED_NAMES:
             raise UserInputError(f"no published vocabulary is named {given[1:]!r}")
-        return load_vocabulary(given[1:])
+        return published_vocabulary(given[1:])
     return parse_vocabulary(given)
