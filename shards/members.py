@@ -48,7 +48,11 @@ def image_extension(data: bytes) -> str:
         return "bmp"
     if data[:4] == b"GIF8":
         return "gif"
-    raise BadSampleError(f"expected a JPEG, PNG, WebP, TIFF, BMP or GIF image, found bytes that begin {data[:8]!r}")
+    if data[:2] in (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6"):
+        return "ppm"
+    raise BadSampleError(
+        f"expected a JPEG, PNG, WebP, TIFF, BMP, GIF or PPM image, found bytes that begin {data[:8]!r}"
+    )
 
 
 def encode_sample(sample: EncodedSample) -> tuple[tuple[str, bytes], ...]:

@@ -1,0 +1,186 @@
+"""Starts or joins Ray, and refuses a plan that the cluster can never schedule.
+
+Ray waits for ever, silently, for resources that don't exist; a plan is therefore held against the cluster before any
+work starts. This module imports ray late: a local session must decide on authentication before the first import.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from frozenseg.errors import UserInputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """`count` workers or actors called `name`, each holding `cpus` and `gpus` for the whole run."""
+
+    name: str
+    count: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayOptions:
+    """Where to run.
+
+    Fields: address: of a cluster, `auto` for the one this job was submitted to, None for RAY_ADDRESS or else a session
+    of our own on this machine; num_cpus: logical CPUs of such a session, None for what the plan needs and at least the
+    machine's count (they are a budget for Ray's scheduler, not cores: every worker here runs one torch thread);
+    num_gpus: None for what the machine has; object_store_mb: shared memory for data on its way; dashboard: costs a few
+    seconds and 0.4 GB, and without it Ray Train fills the log with errors about the missing dashboard; autoscales: the
+    cluster adds nodes on demand, so that a plan larger than what is there now is not refused.
+    """
+
+    address: str | None = None
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    object_store_mb: int = 1000
+    dashboard: bool = True
+    autoscales: bool = False
+
+
+def check_schedulable(needs: Sequence[Need], nodes: Sequence[Mapping[str, float]]) -> None:
+    """Raises UserInputError when the needs don't fit the nodes' resources (`{"CPU": 8.0, "GPU": 1.0}` per node).
+
+    The needs are placed largest first on the first node with room, so a plan that passes can really be scheduled.
+    """
+    total = {key: sum(node.get(key, 0.0) for node in nodes) for key in ("CPU", "GPU")}
+    wanted = {"CPU": sum(n.count * n.cpus for n in needs), "GPU": sum(n.count * n.gpus for n in needs)}
+    listing = ", ".join(f"{n.count} x {n.name} ({_amount(n)})" for n in needs)
+    for key, amount in wanted.items():
+        if amount > total[key] + 1e-6:
+            raise UserInputError(
+                f"this plan cannot be scheduled: it holds {amount:g} {key}s at once ({listing}), the cluster has "
+                f"{total[key]:g}: {amount - total[key]:g} {key}s are missing"
+            )
+    free = [[node.get("CPU", 0.0), node.get("GPU", 0.0)] for node in nodes]
+    each = sorted((n for n in needs for _ in range(n.count)), key=lambda n: (n.gpus, n.cpus), reverse=True)
+    for need in each:
+        room = next((f for f in free if f[0] + 1e-6 >= need.cpus and f[1] + 1e-6 >= need.gpus), None)
+        if room is None:
+            raise UserInputError(
+                f"this plan cannot be scheduled: no node has room for {need.name} ({_amount(need)}) beside the rest of "
+                f"the plan ({listing}); the nodes have {', '.join(_node(node) for node in nodes)}"
+            )
+        room[0] -= need.cpus
+        room[1] -= need.gpus
+
+
+def _amount(need: Need) -> str:
+    parts = [f"{need.cpus:g} CPU"] if need.cpus else []
+    return " + ".join(parts + ([f"{need.gpus:g} GPU"] if need.gpus else [])) or "nothing"
+
+
+def _node(node: Mapping[str, float]) -> str:
+    return f"{node.get('CPU', 0):g} CPU + {node.get('GPU', 0):g} GPU"
+
+
+@contextmanager
+def session(needs: Sequence[Need] = (), options: RayOptions | None = None) -> Iterator[None]:
+    """`start`, and `stop` at the end unless Ray was already there before."""
+    started = start(needs, options)
+    try:
+        yield
+    finally:
+        if started:
+            stop()
+
+
+def start(needs: Sequence[Need] = (), options: RayOptions | None = None) -> bool:
+    """Joins the cluster, or starts a session of our own; then checks the plan. True when Ray was not up before.
+
+    Raises:
+        UserInputError: no cluster at the address, or a plan that can never be scheduled, naming what is missing.
+    """
+    options = options or RayOptions()
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        _check_cluster(needs, options)
+        return False
+    # The worker processes' own thread pools would fight for the cores that Ray believes it deals out.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    if options.address is None and "RAY_ADDRESS" not in os.environ:
+        _start_local(needs, options)
+    else:
+        _join(options)
+    _quiet()
+    try:
+        _check_cluster(needs, options)
+    except UserInputError:
+        stop()
+        raise
+    return True
+
+
+def stop() -> None:
+    """Leaves the cluster, or ends our own session."""
+    import ray
+
+    ray.shutdown()
+
+
+def _join(options: RayOptions) -> None:
+    import ray
+
+    address = options.address or os.environ["RAY_ADDRESS"]
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise UserInputError(f"no Ray cluster answers at {address!r}: {error}") from error
+
+
+def _start_local(needs: Sequence[Need], options: RayOptions) -> None:
+    """A session with its own token and temporary folder: nothing in the home folder, no clash with another session."""
+    # Short, because the paths of unix sockets below it may have 107 characters at most.
+    folder = Path(tempfile.mkdtemp(prefix="fs-ray-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        token = folder / "token"
+        token.write_text(secrets.token_hex(32))
+        token.chmod(0o600)
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
+    import ray
+
+    wanted = -(-sum(need.count * need.cpus for need in needs) // 1)
+    num_cpus = options.num_cpus or max(os.cpu_count() or 1, int(wanted) + 1)
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        num_gpus=options.num_gpus,
+        include_dashboard=options.dashboard,
+        object_store_memory=options.object_store_mb * 2**20,
+        _temp_dir=str(folder),
+        logging_level=logging.WARNING,
+    )
+
+
+def _check_cluster(needs: Sequence[Need], options: RayOptions) -> None:
+    import ray
+
+    if not options.autoscales:
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+        check_schedulable(needs, [node["Resources"] for node in nodes if node["Alive"]])
+
+
+def _quiet() -> None:
+    """Our own lines tell the progress; Ray Data's log at INFO repeats its whole plan per run."""
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # Errors of our workers are for users to read: the trace of Ray's own frames adds nothing.
+    context.log_internal_stack_trace_to_stdout = False

@@ -1,0 +1,78 @@
+"""Turns a data set into a shard set, for example:
+
+python ray_jobs/shard.py --root coco --json annotations/panoptic_train2017.json --images train2017
+    --panoptic annotations/panoptic_train2017 --to s3://bucket/coco-train
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pipelines import ray_session
+from pipelines.job import run_job
+from pipelines.ray_session import Need, RayOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    to: str
+    """folder or fsspec address of the shard set"""
+    root: str = "."
+    """folder that the other paths are relative to"""
+    json: str = "panoptic.json"
+    """the panoptic JSON"""
+    images: str = "images"
+    """folder of the images"""
+    panoptic: str = "panoptic"
+    """folder of the panoptic PNGs"""
+    dataset: Literal["coco-panoptic"] = "coco-panoptic"
+    """layout of the data set"""
+    shard_size: str = "256MB"
+    """size target of a tar: bytes, or a number with KB, MB or GB"""
+    samples_per_shard: int | None = None
+    """takes the place of --shard-size"""
+    prefix: str = "shard"
+    """the tars are called PREFIX-000000.tar, ..."""
+    seed: int = 0
+    """of the scrambling"""
+    max_skipped_share: float = 0.001
+    """share of unusable samples past which the job fails"""
+    overwrite: bool = False
+    """forget what lies in the folder when it is of another source or other settings"""
+    log: Path | None = None
+    """progress as JSON lines"""
+    ray: RayOptions = field(default_factory=lambda: RayOptions(dashboard=False))
+
+
+def run(arguments: Arguments) -> None:
+    with ray_session.session([Need(name="shard task")], arguments.ray):
+        from frozenseg.data import CocoPanoptic
+        from frozenseg.data.files import join
+        from pipelines.shard import ShardOptions, shard_coco
+        from pipelines.units import parse_bytes
+
+        paths = (join(arguments.root, path) for path in (arguments.json, arguments.images, arguments.panoptic))
+        options = ShardOptions(
+            to=arguments.to,
+            prefix=arguments.prefix,
+            shard_bytes=parse_bytes(arguments.shard_size),
+            samples_per_shard=arguments.samples_per_shard,
+            seed=arguments.seed,
+            max_skipped_share=arguments.max_skipped_share,
+            overwrite=arguments.overwrite,
+        )
+        report = shard_coco(CocoPanoptic(*paths), options, arguments.log)
+    manifest = report.manifest
+    for skipped in manifest.skipped:
+        print(f"skipped {skipped.image_id}: {skipped.reason}")
+    print(
+        f"{arguments.to}: {manifest.num_samples} samples in {len(manifest.files)} tars, {report.num_written} of them "
+        f"written now, {len(manifest.skipped)} samples skipped"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(Arguments, run, __doc__ or ""))

@@ -1,0 +1,89 @@
+"""One small Ray session for all tests that need a real one, and a tiny COCO panoptic data set."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frozenseg.data import CocoPanoptic, encode_id_map
+
+
+@pytest.fixture(scope="session")
+def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables for a process that imports ray: a token of its own, nothing in the home folder, no calls home."""
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text(secrets.token_hex(32))
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+@pytest.fixture(scope="session")
+def ray_session(ray_environment: dict[str, str]) -> Iterator[None]:
+    """4 logical CPUs, 300 MB of shared memory, no dashboard; ends with the test session."""
+    from pipelines import ray_session
+
+    os.environ.update(ray_environment)
+    options = ray_session.RayOptions(num_cpus=4, num_gpus=0, object_store_mb=300, dashboard=False)
+    with ray_session.session(options=options):
+        yield
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def make_coco(tmp_path: Path) -> Callable[..., CocoPanoptic]:
+    """`make_coco(num_images, folder="coco")`: 40x60 pixels, a thing, a stuff segment and a void column each."""
+
+    def make(num_images: int, folder: str = "coco") -> CocoPanoptic:
+        root = tmp_path / folder
+        for name in ("images", "panoptic"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        content: dict[str, list[object]] = {
+            "categories": [
+                {"id": 3, "name": "red button", "isthing": 1},
+                {"id": 9, "name": "water", "isthing": 0},
+            ],
+            "images": [],
+            "annotations": [],
+        }
+        for number in range(num_images):
+            random = np.random.default_rng(number)
+            pixels = random.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+            ids = np.full((40, 60), 2, dtype=np.int32)
+            ids[5:25, 10:40] = 1
+            ids[:, -1] = 0
+            Image.fromarray(pixels).save(root / "images" / f"{number}.jpg")
+            (root / "panoptic" / f"{number}.png").write_bytes(encode_id_map(ids))
+            content["images"].append({"id": number, "file_name": f"{number}.jpg", "height": 40, "width": 60})
+            content["annotations"].append(
+                {
+                    "image_id": number,
+                    "file_name": f"{number}.png",
+                    "segments_info": [
+                        {"id": 1, "category_id": 3, "area": 600, "iscrowd": 0},
+                        {"id": 2, "category_id": 9, "area": 1760, "iscrowd": 0},
+                    ],
+                }
+            )
+        (root / "panoptic.json").write_text(json.dumps(content))
+        return CocoPanoptic(root / "panoptic.json", root / "images", root / "panoptic")
+
+    return make
