@@ -23,7 +23,9 @@ def point_sample(maps: Tensor, points: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def match_one(class_logits: Tensor, mask_logits: Tensor, target: PanopticTarget, num_points: int) -> tuple[Tensor, Tensor]:
+def match_one(
+    class_logits: Tensor, mask_logits: Tensor, target: PanopticTarget, num_points: int
+) -> tuple[Tensor, Tensor]:
     points = torch.rand(1, num_points, 2)
     truth = target.masks.to(mask_logits)[:, None]
     truth = point_sample(truth, points.repeat(truth.shape[0], 1, 1)).squeeze(1)
@@ -31,7 +33,9 @@ def match_one(class_logits: Tensor, mask_logits: Tensor, target: PanopticTarget,
     sampled = point_sample(sampled, points.repeat(sampled.shape[0], 1, 1)).squeeze(1)
     positive = F.binary_cross_entropy_with_logits(sampled, torch.ones_like(sampled), reduction="none")
     negative = F.binary_cross_entropy_with_logits(sampled, torch.zeros_like(sampled), reduction="none")
-    mask_cost = (torch.einsum("qp,np->qn", positive, truth) + torch.einsum("qp,np->qn", negative, 1 - truth)) / num_points
+    mask_cost = (
+        torch.einsum("qp,np->qn", positive, truth) + torch.einsum("qp,np->qn", negative, 1 - truth)
+    ) / num_points
     probability = sampled.sigmoid().flatten(1)
     overlap = 2 * torch.einsum("qp,np->qn", probability, truth)
     dice_cost = 1 - (overlap + 1) / (probability.sum(-1)[:, None] + truth.sum(-1)[None, :] + 1)
@@ -81,5 +85,7 @@ def total_loss(output: DecoderOutput, targets: Sequence[PanopticTarget], num_poi
     num_masks = max(float(sum(target.masks.shape[0] for target in targets)), 1.0)
     total = losses_of_output(output.class_logits, output.mask_logits, targets, num_points, num_masks)
     for prediction in output.auxiliary:
-        total = total + losses_of_output(prediction.class_logits, prediction.mask_logits, targets, num_points, num_masks)
+        total = total + losses_of_output(
+            prediction.class_logits, prediction.mask_logits, targets, num_points, num_masks
+        )
     return total

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from frozenseg.losses.draws import PointDraws, PointPlan
 from frozenseg.losses.matcher import LossWeights, Match, assign, cost_matrix
-from frozenseg.losses.points import sample_logits, sample_masks
+from frozenseg.losses.points import pixel_major, sample_logits, sample_masks, sample_pixel_major
 from frozenseg.types import DecoderOutput, DecoderPrediction, PanopticTarget
 
 
@@ -71,7 +71,10 @@ class Criterion:
         what the mask terms are divided by (in a job of several workers: targets of all workers / number of workers, at
         least 1), or None for this batch's own number of targets, at least 1.
         """
-        outputs = (DecoderPrediction(mask_logits=output.mask_logits, class_logits=output.class_logits), *output.auxiliary)
+        outputs = (
+            DecoderPrediction(mask_logits=output.mask_logits, class_logits=output.class_logits),
+            *output.auxiliary,
+        )
         num_queries = output.mask_logits.shape[1]
         counts = [int(target.masks.shape[0]) for target in targets]
         num_matched = sum(min(count, num_queries) for count in counts)
@@ -94,18 +97,14 @@ class Criterion:
     def _match(
         self, outputs: Sequence[DecoderPrediction], targets: Sequence[PanopticTarget], draws: Sequence[PointDraws]
     ) -> tuple[tuple[Match, ...], ...]:
-        costs = [
-            cost_matrix(
-                prediction.class_logits[b],
-                prediction.mask_logits[b],
-                target.masks,
-                target.category_ids,
-                draw.matcher[b],
-                self.weights,
-            )
-            for prediction, draw in zip(outputs, draws, strict=True)
-            for b, target in enumerate(targets)
-        ]
+        costs = []
+        cells = [pixel_major(target.masks) for target in targets]
+        for prediction, draw in zip(outputs, draws, strict=True):
+            for b, target in enumerate(targets):
+                points = draw.matcher[b]
+                truth = sample_pixel_major(cells[b], (target.masks.shape[1], target.masks.shape[2]), points)
+                class_logits, mask_logits = prediction.class_logits[b], prediction.mask_logits[b]
+                costs.append(cost_matrix(class_logits, mask_logits, truth, target.category_ids, points, self.weights))
         flat = assign(costs)
         return tuple(tuple(flat[i : i + len(targets)]) for i in range(0, len(flat), len(targets)))
 

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from frozenseg.losses.points import sample_masks_shared, sample_shared
-
-_GROUP = 64
-"""Factors multiplied before one logarithm: each lies in [1,2], so the product stays below 2^64, far from overflow."""
+from frozenseg.losses.points import sample_shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,37 +34,22 @@ class Match:
     target: Tensor
 
 
-def query_statistics(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of sampled logits [P,Q] float32: sigmoid [P,Q], sum of sigmoids [Q], sum of softplus [Q].
-
-    One exponential per element serves both, and one logarithm serves `_GROUP` of them:
-    sum softplus(x) = sum max(x,0) + log prod (1 + exp(-|x|)).
-    """
-    decay = logits.abs().neg_().exp_()
-    factors = decay + 1
-    probabilities = torch.where(logits >= 0, 1.0, decay).div_(factors)
-    whole = (factors.shape[0] // _GROUP) * _GROUP
-    grouped = factors[:whole].view(_GROUP, -1, factors.shape[1]).prod(0).log().sum(0)
-    softplus_sum = logits.clamp(min=0).sum(0) + grouped + factors[whole:].log().sum(0)
-    return probabilities, probabilities.sum(0), softplus_sum
-
-
 def cost_matrix(
-    class_logits: Tensor, mask_logits: Tensor, masks: Tensor, category_ids: Tensor, points: Tensor, weights: LossWeights
+    class_logits: Tensor, mask_logits: Tensor, truth: Tensor, category_ids: Tensor, points: Tensor, weights: LossWeights
 ) -> Tensor:
     """Cost of giving target n to query q.
 
-    Args: class_logits [Q,K+1]; mask_logits [Q,h,w]; masks [N,H,W] bool; category_ids [N]; points [P,2] in [0,1].
-    Returns: [Q,N] float32. Source: MODEL, "Loss": class -p; BCE as the mean over points; dice 1 - (2 s.y + 1)/(s + y + 1).
+    Args: class_logits [Q,K+1]; mask_logits [Q,h,w]; truth [N,P], the targets at the points; category_ids [N]; points
+    [P,2] in [0,1].
+    Returns: [Q,N] float32: class -p; BCE as the mean over points; dice 1 - (2 s.y + 1)/(s + y + 1).
+    Source: MODEL, "Loss".
     """
-    num_points = points.shape[0]
     sampled = sample_shared(mask_logits.float(), points)
-    truth = sample_masks_shared(masks, points)
-    probabilities, probability_sum, softplus_sum = query_statistics(sampled)
-    # softplus(-x) y + softplus(x) (1 - y) = softplus(x) - x y
-    mask_cost = (softplus_sum[:, None] - (truth @ sampled).t()) / num_points
-    overlap = (truth @ probabilities).t()
-    dice_cost = 1 - (2 * overlap + 1) / (probability_sum[:, None] + truth.sum(1)[None] + 1)
+    # softplus(-x) y + softplus(x) (1 - y) = softplus(x) - x y: one softplus and one product, not two of each.
+    mask_cost = (F.softplus(sampled).sum(1)[:, None] - sampled @ truth.t()) / points.shape[0]
+    probabilities = sampled.sigmoid_()
+    overlap = probabilities @ truth.t()
+    dice_cost = 1 - (2 * overlap + 1) / (probabilities.sum(1)[:, None] + truth.sum(1)[None] + 1)
     class_cost = -class_logits.float().softmax(-1)[:, category_ids]
     return weights.mask * mask_cost + weights.class_ * class_cost + weights.dice * dice_cost
 
@@ -82,7 +65,9 @@ def assign(costs: Sequence[Tensor]) -> list[Match]:
     device = costs[0].device
     flat = torch.cat([cost.reshape(-1) for cost in costs]).nan_to_num(nan=1e10, posinf=1e10, neginf=-1e10).cpu()
     matches = []
-    for cost, values in zip(costs, flat.split([cost.numel() for cost in costs]), strict=True):
+    for cost, values in zip(costs, torch.split(flat, [cost.numel() for cost in costs]), strict=True):
         query, target = linear_sum_assignment(values.view(cost.shape).numpy())
-        matches.append(Match(query=torch.as_tensor(query, device=device), target=torch.as_tensor(target, device=device)))
+        matches.append(
+            Match(query=torch.as_tensor(query, device=device), target=torch.as_tensor(target, device=device))
+        )
     return matches

@@ -32,29 +32,33 @@ def corners(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def sample_shared(maps: Tensor, points: Tensor) -> Tensor:
-    """All maps at the same points: maps [N,h,w] float, points [P,2]; returns [P,N] (point-major). No gradient."""
-    index, weight = corners(points, (maps.shape[-2], maps.shape[-1]))
-    with torch.no_grad():
-        cells = maps.detach().flatten(1).t().contiguous()
-        return F.embedding_bag(index, cells, per_sample_weights=weight.to(cells.dtype), mode="sum")
+    """All maps at the same points: maps [N,h,w] float, points [P,2]; returns [N,P]."""
+    grid = (points * 2 - 1)[None, :, None].expand(maps.shape[0], -1, -1, -1)
+    return F.grid_sample(maps.unsqueeze(1), grid.to(maps.dtype), align_corners=False).view(maps.shape[0], -1)
 
 
-def sample_masks_shared(masks: Tensor, points: Tensor) -> Tensor:
-    """Binary masks at the same points: masks [N,H,W] bool, points [P,2]; returns [N,P] float32 in [0,1].
+def pixel_major(masks: Tensor) -> Tensor:
+    """masks [N,H,W] bool as [H*W,N] uint8, so that one point reads all masks from one place in memory."""
+    return masks.flatten(1).t().contiguous().view(torch.uint8)
 
-    Reads only the cells it needs: turning all of the masks into floats would cost more than everything else here.
+
+def sample_pixel_major(cells: Tensor, size: tuple[int, int], points: Tensor) -> Tensor:
+    """Binary masks at the same points: cells [H*W,N] of `pixel_major`, points [P,2]; returns [N,P] float32 in [0,1].
+
+    Reads only the cells it needs: turning all of the masks into floats would cost more than the rest of the matching.
     """
-    index, weight = corners(points, (masks.shape[-2], masks.shape[-1]))
-    cells = masks.flatten(1)[:, index.flatten()].view(masks.shape[0], *index.shape)
-    return torch.einsum("npc,pc->np", cells.to(weight.dtype), weight)
+    index, weight = corners(points, size)
+    values = cells.index_select(0, index.flatten()).view(*index.shape, cells.shape[1])
+    return (values.to(weight.dtype) * weight[..., None]).sum(-2).t().contiguous()
 
 
 def sample_masks(masks: Tensor, rows: Tensor, points: Tensor) -> Tensor:
     """Mask rows[i] at points[i]: masks [N,H,W] bool, rows [n] int64, points [n,P,2]; returns [n,P] float32 in [0,1]."""
     size = (masks.shape[-2], masks.shape[-1])
     index, weight = corners(points, size)
-    index = index + (rows * (size[0] * size[1])).view(-1, 1, 1)
-    return (masks.reshape(-1)[index].to(weight.dtype) * weight).sum(-1)
+    index += (rows * (size[0] * size[1])).view(-1, 1, 1)
+    values = masks.reshape(-1).index_select(0, index.flatten()).view(index.shape)
+    return (values.to(weight.dtype) * weight).sum(-1)
 
 
 def sample_logits(maps: Tensor, points: Tensor) -> Tensor:
