@@ -117,6 +117,12 @@ class OpenClipEncoder(FrozenModule, ABC):
         Returns:
             embeddings [B,Q,D] in the weights' dtype, not normalised and always finite; non_empty [B,Q] bool.
         """
+        batch, num_masks = mask_logits.shape[:2]
+        if num_masks == 0:  # an image without SAM masks; interpolation refuses empty input
+            return PooledEmbeddings(
+                embeddings=dense.new_zeros((batch, 0, self.embedding_dim), dtype=self.model.logit_scale.dtype),
+                non_empty=torch.zeros((batch, 0), dtype=torch.bool, device=dense.device),
+            )
         resized = ops.resize_bilinear(mask_logits, (int(dense.shape[-2]), int(dense.shape[-1])))
         non_empty = (resized > 0).flatten(2).any(-1)
         embeddings = self._embed_pooled(dense.to(self.model.logit_scale.dtype), resized, non_empty)

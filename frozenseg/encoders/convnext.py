@@ -29,7 +29,7 @@ class ConvNextClip(OpenClipEncoder):
     def _embed_pooled(self, dense: Tensor, mask_logits: Tensor, non_empty: Tensor) -> Tensor:  # noqa: ARG002
         """Pooled vector through the trunk's head (its norm) and CLIP's projection, as one 1x1 image per mask."""
         visual = self.model.visual
-        pooled = ops.pool_masks(dense, mask_logits)
+        pooled = ops.pool_masks(dense, mask_logits).to(dense.dtype)
         one_pixel_maps = pooled.flatten(0, 1)[:, :, None, None]
         embeddings: Tensor = visual.head(visual.trunk.forward_head(one_pixel_maps))
         return embeddings.reshape(pooled.shape[0], pooled.shape[1], -1)

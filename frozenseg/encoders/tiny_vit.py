@@ -150,7 +150,8 @@ class AttentionBlock(nn.Module):
         cells = x.permute(0, 2, 3, 1)
         x = self.local_conv((cells + self._attend(cells)).permute(0, 3, 1, 2))
         cells = x.permute(0, 2, 3, 1)
-        return (cells + self.mlp(cells)).permute(0, 3, 1, 2)
+        refined: Tensor = cells + self.mlp(cells)
+        return refined.permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):
