@@ -203,6 +203,8 @@ class AveragePrecision:
             return Interval(value=float("nan"), low=float("nan"), high=float("nan"))
         matches, num_images = evaluation.evalImgs, len(self.images)
         num_areas = len(evaluation.params.areaRng)
+        # Only this number is wanted: objects of all sizes, 100 detections.
+        evaluation.params.areaRng, evaluation.params.maxDets = evaluation.params.areaRng[:1], [100]
         draws = np.random.default_rng(seed).integers(num_images, size=(num_resamples, num_images))
         values = []
         with contextlib.redirect_stdout(io.StringIO()):

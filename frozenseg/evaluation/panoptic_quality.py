@@ -182,8 +182,8 @@ def image_counts(
     num_true, num_predicted = len(truth.segments), len(prediction.segments)
     # Row and column 0 are void; overlap[g, p] in pixels.
     pair = true_index * (num_predicted + 1) + predicted_index
-    overlap = np.bincount(pair, weights=lengths, minlength=(num_true + 1) * (num_predicted + 1))
-    overlap = overlap.reshape(num_true + 1, num_predicted + 1)
+    counted = np.bincount(pair, weights=lengths, minlength=(num_true + 1) * (num_predicted + 1))
+    overlap: Float = counted.reshape(num_true + 1, num_predicted + 1).astype(np.float64)
     true_area, predicted_area = overlap.sum(1)[1:], overlap.sum(0)[1:]
     if not predicted_area.all():
         absent = prediction.segments[int(np.argmin(predicted_area))].id
@@ -192,7 +192,7 @@ def image_counts(
     true_category = np.array([s.category_id for s in truth.segments], dtype=np.int64)
     predicted_category = np.array([s.category_id for s in prediction.segments], dtype=np.int64)
     is_crowd = np.array([s.is_crowd for s in truth.segments], dtype=bool)
-    inside = overlap[1:, 1:]
+    inside: Float = overlap[1:, 1:]
     union = true_area[:, None] + predicted_area[None, :] - inside - overlap[0, 1:][None, :]
     may_match = (true_category[:, None] == predicted_category[None, :]) & ~is_crowd[:, None]
     iou = np.where(may_match, divide(inside, union), 0.0)
@@ -220,7 +220,7 @@ def _index(values: NDArray[np.integer], ids: list[int], what: str, image_id: str
     known = np.array([0, *ids], dtype=np.int64)
     order = np.argsort(known, kind="stable")
     place = np.searchsorted(known[order], values).clip(max=len(known) - 1)
-    found = order[place]
+    found: NDArray[np.int64] = order[place]
     strangers = known[found] != values
     if strangers.any():
         raise UserInputError(

@@ -144,7 +144,7 @@ def _best_iou(proposals: Tensor, labels: np.ndarray[Any, Any], present: np.ndarr
     region_matrix = regions.to(dtype)
     region_area = regions.sum(0).double()
     best = torch.zeros(len(present), dtype=torch.float64)
-    for chunk in flat.split(PROPOSALS_AT_ONCE):
+    for chunk in torch.split(flat, PROPOSALS_AT_ONCE):
         inside = (chunk.to(dtype) @ region_matrix).double()
         union = chunk.sum(1).double()[:, None] + region_area[None, :] - inside
         best = torch.maximum(best, (inside / union).amax(0))
