@@ -1,0 +1,165 @@
+"""Pre-trains the miniature SAM: points to masks, on whole scenes, things and stuff alike.
+
+Masks are supervised at the scene's own resolution with plain cross-entropy (not focal loss, which keeps logits small):
+sharp logits are what segment-anything's stability filter asks for. The head that predicts IoU learns from the masks as
+they are, so that its filter means something.
+
+Shape legend: B scenes, P points of a scene, M = 4 masks of a point (one plain, three alternatives), S = 128.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from frozenseg.encoders import SamArchitecture, SamImageEncoder
+from frozenseg.encoders.pixels import SAM_PIXEL_MEAN, SAM_PIXEL_STD
+from frozenseg.miniature.encoders import IMAGE_SIZE, MINIATURE_SAM, build_miniature_sam
+from frozenseg.miniature.pretraining import ScenePool, learning_rate_factor, make_optimizer, train_steps
+from frozenseg.miniature.world import SCENE_SIZE
+
+_MIN_POINT_AREA = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamPretraining:
+    """num_scenes: size of the scene pool; batch_size scenes of num_points points each."""
+
+    num_scenes: int = 4000
+    num_steps: int = 1400
+    batch_size: int = 8
+    num_points: int = 6
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    seed: int = 21
+
+
+def pretrain_sam(
+    settings: SamPretraining,
+    checkpoint: Path,
+    report: Callable[[int, float], None],
+    architecture: SamArchitecture = MINIATURE_SAM,
+) -> SamImageEncoder:
+    """The trained encoder; continues from `checkpoint` when it exists."""
+    torch.manual_seed(settings.seed)
+    encoder = build_miniature_sam(architecture)
+    encoder.requires_grad_(True)
+    pool = ScenePool.make(settings.seed, settings.num_scenes)
+
+    def loss_of(_step: int, generator: torch.Generator) -> Tensor:
+        images, ids, _ = pool.batch(settings.batch_size, generator)
+        return _batch_loss(encoder.sam, images, ids, settings.num_points, generator)
+
+    train_steps(
+        encoder,
+        make_optimizer(encoder, settings.learning_rate, settings.weight_decay, ("token", "embed", "rel_pos")),
+        loss_of,
+        lambda step: learning_rate_factor(step, settings.num_steps, 60, 0.4),
+        num_steps=settings.num_steps,
+        seed=settings.seed,
+        checkpoint=checkpoint,
+        report=report,
+        every=50,
+    )
+    encoder.freeze()
+    return encoder
+
+
+def _batch_loss(sam: Sam, images: Tensor, ids: Tensor, num_points: int, generator: torch.Generator) -> Tensor:
+    mean = torch.tensor(SAM_PIXEL_MEAN)[:, None, None]
+    pixels = (images - mean) / torch.tensor(SAM_PIXEL_STD)[:, None, None]
+    losses = []
+    with torch.autocast("cpu", torch.bfloat16):
+        embeddings = sam.image_encoder(pixels)
+        for embedding, map_ in zip(embeddings, ids, strict=True):
+            points, truth = sample_points(map_, num_points, generator)
+            logits, predicted_iou = predict_masks(sam, embedding[None], points)
+            losses.append(_mask_loss(logits.float(), predicted_iou.float(), truth))
+    return torch.stack(losses).mean()
+
+
+def sample_points(map_: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`count` points in segments drawn evenly, so that small things count as much as stuff.
+
+    Returns:
+        points [P,2] xy in pixels of the 256 px input; truth [P,S,S] float, 0 or 1.
+    """
+    areas = torch.bincount(map_.flatten(), minlength=2)
+    areas[0] = 0
+    present = (areas >= _MIN_POINT_AREA).nonzero()[:, 0]
+    chosen = present[torch.randint(len(present), (count,), generator=generator)]
+    masks = map_[None] == chosen[:, None, None]
+    position = torch.multinomial(masks.flatten(1).float(), 1, generator=generator)[:, 0]
+    xy = torch.stack((position % SCENE_SIZE, position // SCENE_SIZE), dim=-1).float()
+    return (xy + torch.rand(count, 2, generator=generator)) * (IMAGE_SIZE / SCENE_SIZE), masks.float()
+
+
+def predict_masks(sam: Sam, embedding: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """All four masks of each point: logits [P,4,S,S] and predicted IoU [P,4]. embedding [1,C,h,w]; points [P,2]."""
+    labels = torch.ones(len(points), 1, dtype=torch.int64)
+    sparse, dense = sam.prompt_encoder((points[:, None], labels), None, None)
+    logits, predicted_iou = sam.mask_decoder.predict_masks(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense)
+    return logits, predicted_iou
+
+
+def _mask_loss(logits: Tensor, predicted_iou: Tensor, truth: Tensor) -> Tensor:
+    """Plain mask + best of the three alternatives (with a little of their mean, so that none dies) + IoU regression."""
+    wanted = truth[:, None].expand_as(logits)
+    pixel = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    # Cells near the border decide IoU and stability, and are few: they count four times more.
+    near = F.avg_pool2d(truth[:, None], 7, stride=1, padding=3, count_include_pad=False)
+    weight = 1 + 3 * ((near > 0.02) & (near < 0.98)).float()
+    cross_entropy = (pixel * weight).sum((-2, -1)) / weight.sum((-2, -1))
+    share = logits.sigmoid()
+    overlap = (share * wanted).sum((-2, -1))
+    dice = 1 - (2 * overlap + 1) / (share.sum((-2, -1)) + wanted.sum((-2, -1)) + 1)
+    loss = 3 * cross_entropy + dice
+    alternatives = loss[:, 1:]
+    iou_error = (predicted_iou - actual_iou(logits.detach(), wanted)).square().mean()
+    best = 0.7 * alternatives.min(1).values.mean() + 0.3 * alternatives.mean()
+    return 0.5 * loss[:, 0].mean() + best + 2 * iou_error
+
+
+def actual_iou(logits: Tensor, truth: Tensor) -> Tensor:
+    """[...]: IoU of logits > 0 with truth, both [...,S,S]."""
+    inside, wanted = logits > 0, truth > 0.5
+    union = (inside | wanted).sum((-2, -1)).clamp(min=1)
+    return (inside & wanted).sum((-2, -1)) / union
+
+
+@torch.no_grad()
+def point_quality(encoder: SamImageEncoder, pool: ScenePool, points_per_segment: int = 1) -> dict[str, float]:
+    """Masks from random points of each segment: mean IoU of the mask the model itself likes best and of the best of
+    three, share of best-of-three above 0.75, error of predicted IoU, and the share that passes segment-anything's
+    filters (predicted IoU 0.88, stability 0.95)."""
+    generator = torch.Generator().manual_seed(0)
+    sums: dict[str, list[Tensor]] = {}
+    for image, ids in zip(pool.images, pool.segment_ids, strict=True):
+        big = F.interpolate(image[None].float(), scale_factor=2, mode="bilinear", align_corners=False)
+        embedding = encoder.encode_image(big, torch.tensor([big.shape[-2:]]))
+        segments = int((torch.bincount(ids.long().flatten())[1:] > 0).sum())
+        points, truth = sample_points(ids.long(), points_per_segment * segments, generator)
+        logits, predicted = predict_masks(encoder.sam, embedding, points)
+        logits, predicted = logits[:, 1:], predicted[:, 1:]
+        iou = actual_iou(logits, truth[:, None].expand_as(logits))
+        liked = predicted.argmax(1, keepdim=True)
+        best = iou.max(1).values
+        stable = (logits > 1).sum((-2, -1)) / (logits > -1).sum((-2, -1)).clamp(min=1)
+        passing = ((predicted > 0.88) & (stable > 0.95)).any(1)
+        found = {
+            "liked_iou": iou.gather(1, liked)[:, 0],
+            "best_iou": best,
+            "best_above_75": (best > 0.75).float(),
+            "iou_error": (predicted - iou).abs().mean(1),
+            "passing": passing.float(),
+            "stability": stable.gather(1, liked)[:, 0],
+        }
+        for name, values in found.items():
+            sums.setdefault(name, []).append(values)
+    return {name: float(torch.cat(values).mean()) for name, values in sums.items()}
