@@ -22,9 +22,9 @@ class SamArchitecture:
     """The numbers of a SAM; the defaults are those all released models share.
 
     Fields: trunk: `vit` is segment-anything's, `tiny_vit` MobileSAM's (whose own numbers are fixed: dim, depth, heads,
-    global_attn_indexes and window are not read); stem: how a `vit` makes its tokens, `patch` by one projection as released,
-    `conv` by three strided convolutions (patch_size is then 8); img_size: side of the square input in pixels; window: attention
-    window in patches; global_attn_indexes: blocks that attend everywhere.
+    global_attn_indexes and window are not read); stem: how a `vit` makes its tokens, `patch` by one projection as
+    released, `conv` by three strided convolutions (patch_size is then 8); img_size: side of the square input in pixels;
+    window: attention window in patches; global_attn_indexes: blocks that attend everywhere.
     """
 
     name: str
@@ -50,7 +50,8 @@ class SamArchitecture:
             )
         if self.stem == "conv" and self.patch_size != CONV_STEM_PATCH:
             raise UserInputError(
-                f"SAM {self.name}: a conv stem makes patches of {CONV_STEM_PATCH} pixels; found patch_size {self.patch_size}"
+                f"SAM {self.name}: a conv stem makes patches of {CONV_STEM_PATCH} pixels; "
+                f"found patch_size {self.patch_size}"
             )
 
 

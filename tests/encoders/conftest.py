@@ -58,7 +58,8 @@ SMALL_SAM = SamArchitecture(
     iou_head_dim=16,
 )
 SMALL_TINY_VIT = dataclasses.replace(SMALL_SAM, name="small_tiny_vit", trunk="tiny_vit")
-SAMS = (SMALL_SAM, SMALL_TINY_VIT)
+SMALL_CONV_STEM = dataclasses.replace(SMALL_SAM, name="small_conv_stem", stem="conv", patch_size=8)
+SAMS = (SMALL_SAM, SMALL_TINY_VIT, SMALL_CONV_STEM)
 
 
 def shake(module: torch.nn.Module, seed: int = 0) -> None:
