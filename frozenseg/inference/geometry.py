@@ -1,0 +1,176 @@
+"""From the decoder's stride-4 masks to the user's image: padded size, crop, output size.
+
+The published chain resizes every mask twice at full resolution. `MaskResizer` computes any rectangle of that result
+from the small logits instead, with the same taps and the same order of operations, so that a result can be built tile
+by tile and never holds queries x pixels.
+
+Shape legend: N masks, h w low-resolution logits, H W output pixels. A size is always (height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from frozenseg.errors import UserInputError
+from frozenseg.types import Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageGeometry:
+    """Sizes in pixels. padded_size: what the mask logits cover, padding included; valid_size: its top left part that is
+    image; output_size: what results are reported at (the user's own image).
+
+    Raises:
+        UserInputError: a side below 1, or an image larger than its padded canvas.
+    """
+
+    padded_size: Size
+    valid_size: Size
+    output_size: Size
+
+    def __post_init__(self) -> None:
+        sides = (*self.padded_size, *self.valid_size, *self.output_size)
+        fits = all(valid <= padded for valid, padded in zip(self.valid_size, self.padded_size, strict=True))
+        if min(sides) < 1 or not fits:
+            raise UserInputError(
+                "an image geometry needs sides of at least 1 and valid_size within padded_size; found padded "
+                f"{self.padded_size}, valid {self.valid_size}, output {self.output_size}"
+            )
+
+    @classmethod
+    def whole(cls, size: Size) -> ImageGeometry:
+        """Masks that cover exactly the output, with no padding."""
+        return cls(padded_size=size, valid_size=size, output_size=size)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Output pixels top <= y < bottom, left <= x < right."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def size(self) -> Size:
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def num_pixels(self) -> int:
+        return self.size[0] * self.size[1]
+
+
+def tile_windows(size: Size, tile: Size) -> Iterator[Window]:
+    """Windows that cover `size` once, each at most `tile` large, row by row."""
+    for top in range(0, size[0], tile[0]):
+        for left in range(0, size[1], tile[1]):
+            yield Window(top, min(top + tile[0], size[0]), left, min(left + tile[1], size[1]))
+
+
+def resize_masks(mask_logits: Tensor, geometry: ImageGeometry) -> Tensor:
+    """[N,h,w] logits -> [N,H,W] logits at the output size: padded size, crop, output size, all bilinear.
+
+    The whole result is materialised; results that can be built in tiles use `MaskResizer`. Source: MODEL.md, Inference.
+    """
+    if mask_logits.shape[0] == 0:
+        return mask_logits.new_zeros((0, *geometry.output_size))
+    padded = _interpolate(mask_logits, geometry.padded_size)
+    return _interpolate(padded[:, : geometry.valid_size[0], : geometry.valid_size[1]], geometry.output_size)
+
+
+def _interpolate(maps: Tensor, size: Size) -> Tensor:
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+class _Taps:
+    """The two source positions and weights of every output position along one axis of a bilinear resize.
+
+    Positions are computed in float32 as torch's kernel does, because the weights of a large map depend on its rounding.
+    """
+
+    def __init__(self, source: int, target: int, device: torch.device) -> None:
+        position = torch.arange(target, dtype=torch.float32, device=device) + 0.5
+        position = (position * (torch.tensor(source / target, dtype=torch.float32, device=device)) - 0.5).clamp(min=0)
+        self.first = position.floor().long().clamp(max=source - 1)
+        self.second = (self.first + 1).clamp(max=source - 1)
+        self.second_weight = (position - self.first).clamp(0.0, 1.0)
+        self.first_weight = 1.0 - self.second_weight
+        self.is_identity = source == target
+        self._bounds = (self.first.tolist(), self.second.tolist())
+
+    def span(self, start: int, stop: int) -> tuple[int, int]:
+        """Half-open range of source positions that the output positions start..stop-1 read."""
+        return self._bounds[0][start], self._bounds[1][stop - 1] + 1
+
+    def rows(self, maps: Tensor, start: int, stop: int, offset: int) -> Tensor:
+        """Output rows start..stop-1 of maps [N,r,c] whose row 0 is source row `offset`."""
+        if self.is_identity:
+            return maps[:, start - offset : stop - offset]
+        first = maps.index_select(1, self.first[start:stop] - offset)
+        second = maps.index_select(1, self.second[start:stop] - offset)
+        first_weight = self.first_weight[start:stop, None].to(maps.dtype)
+        second_weight = self.second_weight[start:stop, None].to(maps.dtype)
+        # The kernel fuses the first product into the addition of the second; addcmul rounds in the same way.
+        return torch.addcmul(second.mul_(second_weight), first, first_weight)
+
+    def columns(self, maps: Tensor, start: int, stop: int, offset: int) -> Tensor:
+        """The same along the columns. Transposed, because gathering rows of a small map copies whole lines."""
+        if self.is_identity:
+            return maps[:, :, start - offset : stop - offset]
+        return self.rows(maps.transpose(1, 2).contiguous(), start, stop, offset).transpose(1, 2).contiguous()
+
+
+class MaskResizer:
+    """Computes rectangles of `resize_masks` from low-resolution logits.
+
+    Values are those of `resize_masks` (on CPU to the last bit, above its small-map shortcut at height + width <= 128).
+    """
+
+    def __init__(self, low_size: Size, geometry: ImageGeometry, device: torch.device) -> None:
+        self.geometry = geometry
+        self._to_padded = tuple(
+            _Taps(source, target, device) for source, target in zip(low_size, geometry.padded_size, strict=True)
+        )
+        self._to_output = tuple(
+            _Taps(source, target, device)
+            for source, target in zip(geometry.valid_size, geometry.output_size, strict=True)
+        )
+
+    def low_window(self, window: Window) -> Window:
+        """The low-resolution positions that the output pixels of `window` depend on."""
+        rows = self._spans(0, window.top, window.bottom)[1]
+        columns = self._spans(1, window.left, window.right)[1]
+        return Window(rows[0], rows[1], columns[0], columns[1])
+
+    def window(self, mask_logits: Tensor, window: Window, selection: Tensor | None = None) -> Tensor:
+        """[N,h,w] -> [n, bottom - top, right - left] logits of the output pixels in `window`.
+
+        `selection` [n] int64 picks masks after the cut to the window, so that unused ones cost nothing.
+        """
+        if mask_logits.shape[0] == 0:
+            return mask_logits.new_zeros((0, *window.size))
+        padded_rows, low_rows = self._spans(0, window.top, window.bottom)
+        padded_columns, low_columns = self._spans(1, window.left, window.right)
+        maps = mask_logits[:, low_rows[0] : low_rows[1], low_columns[0] : low_columns[1]]
+        if selection is not None:
+            maps = maps[selection]
+        maps = self._to_padded[1].columns(maps, *padded_columns, low_columns[0])
+        maps = self._to_padded[0].rows(maps, *padded_rows, low_rows[0])
+        maps = self._to_output[1].columns(maps, window.left, window.right, padded_columns[0])
+        return self._to_output[0].rows(maps, window.top, window.bottom, padded_rows[0])
+
+    def rows(self, mask_logits: Tensor, top: int, bottom: int) -> Tensor:
+        """[N,h,w] -> [N, bottom - top, W] logits of whole output rows."""
+        return self.window(mask_logits, Window(top, bottom, 0, self.geometry.output_size[1]))
+
+    def _spans(self, axis: int, start: int, stop: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        padded = self._to_output[axis].span(start, stop)
+        return padded, self._to_padded[axis].span(*padded)
