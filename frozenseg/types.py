@@ -271,12 +271,16 @@ def stack_features(features: Sequence[EncoderFeatures]) -> EncoderFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingBatch:
-    """Features with their truth. is_padding [B] bool marks rows that only keep ranks in step and carry no loss."""
+    """Features with their truth, all of one epoch.
+
+    is_padding [B] bool marks rows that only keep ranks in step and carry no loss; empty means that there are none.
+    """
 
     image_ids: tuple[str, ...]
     features: EncoderFeatures
     targets: tuple[PanopticTarget, ...]
     is_padding: tuple[bool, ...] = ()
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
