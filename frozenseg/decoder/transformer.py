@@ -77,7 +77,7 @@ class PredictionHeads(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Masked cross-attention to a map, self-attention among queries, feed-forward; an optional Feature Injector first."""
+    """Masked cross-attention to a map, self-attention among queries, feed-forward; maybe a Feature Injector first."""
 
     def __init__(self, config: DecoderConfig, has_feature_injector: bool) -> None:
         super().__init__()

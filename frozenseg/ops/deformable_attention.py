@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from frozenseg.ops.deformable_attention_cpu import embedding_bag_attention
 from frozenseg.types import Size
 
 
@@ -30,8 +31,10 @@ def multi_scale_deformable_attention(
 
     Source: Deformable DETR (Zhu et al. 2021), Eq. 3.
     """
+    attend = embedding_bag_attention if value.device.type == "cpu" else _by_grid_sample
+    exact = torch.promote_types(value.dtype, torch.float32)
     with torch.autocast(value.device.type, enabled=False):
-        return _by_grid_sample(value.float(), shapes, locations.float(), weights.float()).to(value.dtype)
+        return attend(value.to(exact), shapes, locations.to(exact), weights.to(exact)).to(value.dtype)
 
 
 def _by_grid_sample(value: Tensor, shapes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
