@@ -16,7 +16,7 @@ from frozenseg.inference.openseg import add_sam_queries, openseg_votes
 from frozenseg.inference.options import InferenceOptions
 from frozenseg.inference.panoptic import panoptic
 from frozenseg.inference.proposals import proposals
-from frozenseg.inference.semantic import MaskVotes, query_votes, semantic, semantic_scores
+from frozenseg.inference.semantic import MaskVotes, query_votes, semantic, semantic_scores, semantic_with_scores
 from frozenseg.types import Instances, SegmentationOutput, Vocabulary
 
 
@@ -72,9 +72,13 @@ class Prediction:
         )
         return drop_below(result, min_score)
 
-    def semantic(self) -> Tensor:
-        """[H,W] int64 category of every pixel. The published rule: there is no void here."""
-        return semantic(self._votes())
+    def semantic(self, min_score: float = 0.0) -> Tensor:
+        """[H,W] int64 category of every pixel. The published rule knows no void; with a `min_score` above 0, pixels
+        whose best category scores less are -1, "none of these"."""
+        if min_score <= 0.0:
+            return semantic(self._votes())
+        labels, scores = semantic_with_scores(self._votes())
+        return labels.masked_fill(scores < min_score, -1)
 
     def semantic_scores(self) -> Tensor:
         """[K,H,W] float32, dense and therefore large; `semantic` never builds it."""

@@ -43,6 +43,12 @@ def semantic(votes: Sequence[MaskVotes]) -> Tensor:
     return torch.cat([labels for _, _, labels in bands])
 
 
+def semantic_with_scores(votes: Sequence[MaskVotes]) -> tuple[Tensor, Tensor]:
+    """[H,W] int64 as `semantic`, and [H,W] float32: the winning category's score at each pixel."""
+    bands = [scores.max(dim=0) for _, _, scores in _score_bands(votes)]
+    return torch.cat([band.indices for band in bands]), torch.cat([band.values for band in bands])
+
+
 def semantic_scores(votes: Sequence[MaskVotes]) -> Tensor:
     """[K,H,W] float32, dense. For labels alone use `semantic`, whose memory does not grow with K x H x W."""
     size = votes[0].geometry.output_size
