@@ -1,0 +1,281 @@
+"""The feature stream: which samples, in which order, through which stages, to the trainers.
+
+    rows (epoch, index, is padding) -> CPU tasks read the shard and augment -> pool of encoder actors -> trainers
+
+The order is a pure function of (seed, epoch), the augmentation of (seed, epoch, image id): a run that stops is resumed
+by asking for the rows that are left. A block of Ray Data holds `encoder_batch` rows at every stage, because cutting and
+joining blocks costs more than the transport itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from frozenseg.data import Jitter, JitterConfig, decode_annotation, decode_image
+from frozenseg.errors import SkippedShareError, UserInputError
+from frozenseg.types import PanopticTarget, TrainingBatch
+from pipelines import columns as c
+from pipelines.codec import Codec
+from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders, columns_to_batch
+from shards import ShardReader, epoch_order
+
+logger = logging.getLogger(__name__)
+FeatureMode = Literal["stream", "inline"]
+Rows = npt.NDArray[np.int64]
+"""[n,3] int64: epoch, index of the sample in the shard set, 1 for padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig:
+    """The stream of one training run.
+
+    Fields: shards: address; encoders: which; mode: `stream` runs the encoders as a pool of actors, `inline` in the
+    trainers' own processes; jitter: augmentation; seed: of order and augmentation; codec: how features travel; dtype:
+    that trainers get; encoder_batch: images per encoder call and per block; min_actors, max_actors: the pool grows and
+    shrinks between them; actor_cpus, actor_gpus: each (a reading task takes 1 CPU); object_store_mb: bound of
+    the memory that blocks under way may take; max_skipped_share: of unreadable samples.
+    """
+
+    shards: str
+    encoders: EncoderSource
+    mode: FeatureMode = "stream"
+    jitter: JitterConfig = field(default_factory=JitterConfig)
+    seed: int = 0
+    codec: Codec = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    encoder_batch: int = 1
+    min_actors: int = 1
+    max_actors: int = 1
+    actor_cpus: float = 1.0
+    actor_gpus: float = 0.0
+    object_store_mb: int | None = None
+    max_skipped_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.encoder_batch < 1:
+            raise UserInputError(f"encoder_batch: expected at least 1, found {self.encoder_batch}")
+        if not 1 <= self.min_actors <= self.max_actors:
+            raise UserInputError(
+                f"expected 1 <= min_actors <= max_actors, found {self.min_actors} and {self.max_actors}"
+            )
+
+
+def epoch_rows(
+    sample_ids: Sequence[str],
+    seed: int,
+    epochs: Iterable[int],
+    multiple: int,
+    consumed: Mapping[int, Collection[str]] | None = None,
+) -> Rows:
+    """The rows of some epochs in order, each epoch filled up with padding to a multiple of `multiple`.
+
+    Args:
+        sample_ids: of the whole set, in its order.
+        multiple: of the images of a global step (all ranks), so that no rank ends before another.
+        consumed: ids already used, by epoch; they are left out before the filling up.
+
+    Returns:
+        [n,3]; padding rows repeat samples of the epoch with the mark set.
+    """
+    parts = []
+    for epoch in epochs:
+        order = epoch_order(len(sample_ids), seed, epoch)
+        used = set((consumed or {}).get(epoch, ()))
+        left = np.array([i for i in order.tolist() if sample_ids[i] not in used] if used else order, dtype=np.int64)
+        if not left.size:
+            continue
+        padding = order[np.arange(-left.size % multiple) % len(order)]
+        indices = np.concatenate([left, padding])
+        is_padding = np.repeat([0, 1], [left.size, padding.size])
+        parts.append(np.stack([np.full_like(indices, epoch), indices, is_padding], axis=1))
+    return np.concatenate(parts) if parts else np.zeros((0, 3), dtype=np.int64)
+
+
+def feature_stream(config: StreamConfig, rows: Rows) -> Any:
+    """A ray.data.Dataset of these rows in this order: features and targets, or images and targets when `inline`.
+
+    The number of rows must be a multiple of `encoder_batch`.
+    """
+    import ray
+    import ray.data
+
+    num_rows, per_block = len(rows), config.encoder_batch
+    if num_rows == 0 or num_rows % per_block:
+        raise UserInputError(
+            f"feature stream: expected a multiple of {per_block} rows and at least one, found {num_rows}"
+        )
+    table = ray.put(rows)
+    # A range is made where it is read: no block per row travels from the driver, however long the run is.
+    numbers = ray.data.range(num_rows, override_num_blocks=num_rows // per_block)
+    numbers.context.execution_options = execution_options(config)
+    images = numbers.map_batches(
+        load_rows, batch_size=per_block, fn_kwargs={"table": table, "config": config}, zero_copy_batch=True
+    )
+    if config.mode == "inline":
+        return images
+    return images.map_batches(
+        EncoderActor,
+        fn_constructor_kwargs={"source": config.encoders, "codec": config.codec, "with_dense": False},
+        batch_size=per_block,
+        zero_copy_batch=True,
+        compute=ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
+        num_cpus=config.actor_cpus,
+        num_gpus=config.actor_gpus,
+    )
+
+
+def execution_options(config: StreamConfig) -> Any:
+    """For the data set and for Ray Train's DataConfig, which would otherwise put its own in their place."""
+    from ray.data import ExecutionOptions
+
+    options = ExecutionOptions(preserve_order=True)
+    if config.object_store_mb is not None:
+        options.resource_limits = options.resource_limits.copy(object_store_memory=config.object_store_mb * 2**20)
+    return options
+
+
+@functools.lru_cache(maxsize=4)
+def _reader(address: str) -> ShardReader:
+    """One per worker process: a large manifest takes a while to read."""
+    return ShardReader(address)
+
+
+def load_rows(batch: dict[str, npt.NDArray[Any]], table: Any, config: StreamConfig) -> c.Columns:
+    """The stage that reads and augments: row numbers -> images [B,3,S,S] uint8 with their targets.
+
+    A sample that cannot be read becomes a blank image with its error beside it, so that the ranks stay in step.
+    """
+    if not isinstance(table, np.ndarray):
+        import ray
+
+        table = ray.get(table)
+    torch.set_num_threads(1)
+    rows = table[batch["id"]]
+    loaded = [_load(config, int(epoch), int(index)) for epoch, index, _ in rows]
+    size = config.jitter.crop_size
+    return {
+        c.IMAGE_ID: np.array([sample.image_id for sample in loaded]),
+        c.EPOCH: rows[:, 0].copy(),
+        c.INDEX: rows[:, 1].copy(),
+        c.IS_PADDING: rows[:, 2].astype(np.bool_),
+        c.ERROR: np.array([sample.error for sample in loaded]),
+        c.IMAGE: np.stack([sample.image.numpy() for sample in loaded]),
+        c.VALID_SIZE: np.full((len(loaded), 2), size, dtype=np.int64),
+        **c.target_to_columns([sample.target for sample in loaded]),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Loaded:
+    image_id: str
+    image: torch.Tensor
+    target: PanopticTarget
+    error: str = ""
+
+
+def _load(config: StreamConfig, epoch: int, index: int) -> _Loaded:
+    reader = _reader(config.shards)
+    file, position = reader.locate(index)
+    image_id = file.sample_ids[position]
+    try:
+        sample = reader[index]
+        image = decode_image(sample.image_bytes, image_id, file_name=sample.file_name)
+        crop, target = Jitter(config.jitter)(image, decode_annotation(sample), config.seed, epoch)
+    except UserInputError as error:
+        size = config.jitter.crop_size
+        empty = PanopticTarget(
+            masks=torch.zeros((0, size, size), dtype=torch.bool),
+            category_ids=torch.zeros(0, dtype=torch.int64),
+            is_thing=torch.zeros(0, dtype=torch.bool),
+        )
+        blank = torch.zeros((3, size, size), dtype=torch.uint8)
+        return _Loaded(image_id=image_id, image=blank, target=empty, error=str(error))
+    return _Loaded(image_id=image_id, image=crop, target=target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StreamedBatch:
+    """One batch for the training loop. consumed: image ids by epoch that a checkpoint must remember as done: those of
+    unreadable samples too, but not those of rows that only fill up."""
+
+    batch: TrainingBatch
+    consumed: dict[int, tuple[str, ...]]
+
+
+def training_batches(shard: Any, config: StreamConfig, batch_size: int) -> Iterator[StreamedBatch]:
+    """Batches of `batch_size` images for one rank, the same numbers in every mode.
+
+    Args:
+        shard: the rank's `ray.train.get_dataset_shard(...)`, or any Ray data set made by `feature_stream`.
+        batch_size: images per rank and step, a multiple of `encoder_batch` or a divisor of it.
+
+    Raises:
+        SkippedShareError: more unreadable samples than `max_skipped_share`.
+    """
+    per_block = config.encoder_batch
+    if batch_size % per_block and per_block % batch_size:
+        raise UserInputError(f"batch size {batch_size} and encoder_batch {per_block}: expected one to divide the other")
+    dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
+    encode = _inline_encoder(config) if config.mode == "inline" else None
+    watch = _SkipWatch(config.max_skipped_share)
+    step = min(batch_size, per_block)
+    pieces: list[c.Columns] = []
+    prefetch = max(2, 2 * batch_size // per_block)
+    for block in shard.iter_batches(batch_size=per_block, batch_format="numpy", prefetch_batches=prefetch):
+        block = encode(block) if encode is not None else block
+        watch.look_at(block)
+        for start in range(0, len(block[c.IMAGE_ID]), step):
+            pieces.append({name: values[start : start + step] for name, values in block.items()})
+            if len(pieces) * step == batch_size:
+                yield _streamed(pieces, dtype)
+                pieces = []
+
+
+def _streamed(pieces: Sequence[c.Columns], dtype: torch.dtype) -> StreamedBatch:
+    consumed: dict[int, tuple[str, ...]] = {}
+    for piece in pieces:
+        for epoch, image_id, filler in zip(piece[c.EPOCH], piece[c.IMAGE_ID], piece[c.IS_PADDING], strict=True):
+            if not filler:
+                consumed[int(epoch)] = (*consumed.get(int(epoch), ()), str(image_id))
+    return StreamedBatch(batch=c.columns_to_training_batch(pieces, dtype), consumed=consumed)
+
+
+def _inline_encoder(config: StreamConfig) -> Any:
+    encoders = FrozenEncoders(config.encoders)
+
+    def encode(block: c.Columns) -> c.Columns:
+        features = encoders.encode(columns_to_batch(block))
+        # Through the same codec as the stream: the mode must not change what the decoder sees.
+        return {**block, **c.features_to_columns(features, config.codec, with_dense=False)}
+
+    return encode
+
+
+class _SkipWatch:
+    """Counts unreadable samples, names each, and ends the run when they are too many."""
+
+    def __init__(self, max_share: float) -> None:
+        self.max_share = max_share
+        self.num_seen = 0
+        self.num_skipped = 0
+
+    def look_at(self, block: c.Columns) -> None:
+        self.num_seen += len(block[c.ERROR])
+        for image_id, error in zip(block[c.IMAGE_ID], block[c.ERROR], strict=True):
+            if error:
+                self.num_skipped += 1
+                logger.warning("skipped %s: %s", image_id, error)
+        # A share of a handful of images says nothing.
+        if self.num_seen >= 100 and self.num_skipped > self.max_share * self.num_seen:
+            raise SkippedShareError(
+                f"{self.num_skipped} of {self.num_seen} samples cannot be read, more than the share of "
+                f"{self.max_share:g} that is allowed"
+            )
