@@ -42,7 +42,8 @@ class FrozenModule(nn.Module):
         """sha256 hex digest of the parameters and buffers; computed again only when one of them was changed."""
         tensors: list[Tensor] = [*self.parameters(), *self.buffers()]
         # A tensor's storage address and version counter change whenever its values may have: a cheap, safe cache key.
-        state = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+        # Tensors made in inference mode cannot be changed outside it and count no versions.
+        state = tuple((t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors)
         if self._hash is None or self._hash[0] != state:
             self._hash = (state, tensors_hash(self))
         return self._hash[1]

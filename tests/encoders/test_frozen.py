@@ -88,3 +88,11 @@ def test_a_batch_norm_statistic_counts(batch: Batch) -> None:
     first = clip.weights_hash
     clip.model.visual.bn1.running_mean.add_(1.0)
     assert clip.weights_hash != first
+
+
+def test_encoders_built_in_inference_mode_have_a_digest() -> None:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        inside = make_clip(RESNET).weights_hash
+    torch.manual_seed(0)
+    assert inside == make_clip(RESNET).weights_hash
