@@ -47,10 +47,9 @@ def miniature_tokenizer() -> SubsetTokenizer:
     return SubsetTokenizer.for_texts(BpeTokenizer(CONTEXT_LENGTH), known_captions())
 
 
-def build_miniature_clip() -> OpenClipEncoder:
-    """An open_clip model of 0.5 M parameters with random weights."""
-    tokenizer = miniature_tokenizer()
-    config = OpenClipConfig(
+def miniature_clip_config() -> OpenClipConfig:
+    """0.5 M parameters: timm's smallest ConvNeXt and a text tower of two layers."""
+    return OpenClipConfig(
         name="miniature-clip",
         embed_dim=128,
         image_size=IMAGE_SIZE,
@@ -59,9 +58,13 @@ def build_miniature_clip() -> OpenClipEncoder:
         text_heads=4,
         text_layers=2,
         context_length=CONTEXT_LENGTH,
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=miniature_tokenizer().vocab_size,
     )
-    return build_clip(config, tokenizer)
+
+
+def build_miniature_clip() -> OpenClipEncoder:
+    """An open_clip model with random weights, whose text tower keeps only the miniature world's words."""
+    return build_clip(miniature_clip_config(), miniature_tokenizer())
 
 
 MINIATURE_SAM = SamArchitecture(

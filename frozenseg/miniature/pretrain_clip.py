@@ -35,7 +35,7 @@ class ClipPretraining:
     every fourth step is one of crops; batch_size scenes (crops are four times as many)."""
 
     num_scenes: int = 4000
-    num_steps: int = 2400
+    num_steps: int = 4800
     batch_size: int = 16
     crop_share: float = 0.15
     learning_rate: float = 2e-3
@@ -65,7 +65,7 @@ def pretrain_clip(settings: ClipPretraining, checkpoint: Path, report: Callable[
         encoder,
         make_optimizer(encoder, settings.learning_rate, settings.weight_decay, ("embedding", "logit_scale")),
         loss_of,
-        lambda step: learning_rate_factor(step, settings.num_steps, 50, 0.5),
+        lambda step: learning_rate_factor(step, settings.num_steps, 50, 0.35),
         num_steps=settings.num_steps,
         seed=settings.seed,
         checkpoint=checkpoint,

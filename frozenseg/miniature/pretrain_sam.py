@@ -1,5 +1,9 @@
 """Pre-trains the miniature SAM: points to masks, on whole scenes, things and stuff alike.
 
+Three things shorten the plateau of empty masks that a SAM from nothing sits on for thousands of steps: the decoder's
+attention between points and image starts out local (keys are projected as queries are, so that equal positions match),
+the image encoder first learns alone that places of one segment look alike, and pixels inside and outside weigh alike.
+
 Masks are supervised at the scene's own resolution with plain cross-entropy (not focal loss, which keeps logits small):
 sharp logits are what segment-anything's stability filter asks for. The head that predicts IoU learns from the masks as
 they are, so that its filter means something.
@@ -29,12 +33,14 @@ _MIN_POINT_AREA = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamPretraining:
-    """num_scenes: size of the scene pool; batch_size scenes of num_points points each."""
+    """num_scenes: size of the scene pool; batch_size scenes of num_points points each; num_encoder_steps: the
+    first steps, on the image encoder alone."""
 
     num_scenes: int = 4000
-    num_steps: int = 1400
+    num_steps: int = 900
     batch_size: int = 8
     num_points: int = 6
+    num_encoder_steps: int = 210
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     seed: int = 21
@@ -49,12 +55,14 @@ def pretrain_sam(
     """The trained encoder; continues from `checkpoint` when it exists."""
     torch.manual_seed(settings.seed)
     encoder = build_miniature_sam(architecture)
+    _start_local(encoder.sam)
     encoder.requires_grad_(True)
     pool = ScenePool.make(settings.seed, settings.num_scenes)
 
-    def loss_of(_step: int, generator: torch.Generator) -> Tensor:
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
         images, ids, _ = pool.batch(settings.batch_size, generator)
-        return _batch_loss(encoder.sam, images, ids, settings.num_points, generator)
+        num_points = 0 if step < settings.num_encoder_steps else settings.num_points
+        return _batch_loss(encoder.sam, images, ids, num_points, generator)
 
     train_steps(
         encoder,
@@ -71,17 +79,55 @@ def pretrain_sam(
     return encoder
 
 
+def _start_local(sam: Sam) -> None:
+    """Attention between points and image starts out matching positions: keys are projected as queries are, three times
+    as strongly as usual."""
+    transformer = sam.mask_decoder.transformer
+    attentions = [transformer.final_attn_token_to_image]
+    for layer in transformer.layers:
+        attentions += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
+    with torch.no_grad():
+        for attention in attentions:
+            attention.q_proj.weight.mul_(3)
+            attention.k_proj.weight.copy_(attention.q_proj.weight)
+
+
 def _batch_loss(sam: Sam, images: Tensor, ids: Tensor, num_points: int, generator: torch.Generator) -> Tensor:
+    """Likeness of the image map, and with points, the masks. images [B,3,256,256]; ids [B,S,S]."""
     mean = torch.tensor(SAM_PIXEL_MEAN)[:, None, None]
     pixels = (images - mean) / torch.tensor(SAM_PIXEL_STD)[:, None, None]
-    losses = []
     with torch.autocast("cpu", torch.bfloat16):
         embeddings = sam.image_encoder(pixels)
+        likeness = _likeness_loss(embeddings.float(), ids, generator)
+        if num_points == 0:
+            return likeness
+        losses = []
         for embedding, map_ in zip(embeddings, ids, strict=True):
             points, truth = sample_points(map_, num_points, generator)
             logits, predicted_iou = predict_masks(sam, embedding[None], points)
             losses.append(_mask_loss(logits.float(), predicted_iou.float(), truth))
-    return torch.stack(losses).mean()
+    return torch.stack(losses).mean() + 0.3 * likeness
+
+
+def _likeness_loss(embeddings: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+    """Places of one segment should point the same way, places of two segments not: balanced cross-entropy of cosines
+    between some places, drawn evenly over segments, and all places. embeddings [B,C,h,w]; ids [B,S,S]."""
+    step = ids.shape[-1] // embeddings.shape[-1]
+    owners = ids[:, step // 2 :: step, step // 2 :: step].flatten(1)
+    places = F.normalize(embeddings.flatten(2), dim=1)
+    share = torch.stack([1 / torch.bincount(row, minlength=16)[row].float() for row in owners])
+    drawn = torch.multinomial(share, 32, generator=generator)
+    picked = places.gather(2, drawn[:, None].expand(-1, places.shape[1], -1))
+    logits = 10 * (torch.einsum("bcn,bcp->bnp", picked, places) - 0.5)
+    same = (owners.gather(1, drawn)[:, :, None] == owners[:, None, :]).float()
+    return _balanced(F.binary_cross_entropy_with_logits(logits, same, reduction="none"), same)
+
+
+def _balanced(values: Tensor, inside: Tensor) -> Tensor:
+    """Mean over the inside plus mean over the outside, halved, over the last axis; then the mean of all."""
+    within = (values * inside).sum(-1) / inside.sum(-1).clamp(min=1)
+    without = (values * (1 - inside)).sum(-1) / (1 - inside).sum(-1).clamp(min=1)
+    return ((within + without) / 2).mean()
 
 
 def sample_points(map_: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -115,7 +161,9 @@ def _mask_loss(logits: Tensor, predicted_iou: Tensor, truth: Tensor) -> Tensor:
     # Cells near the border decide IoU and stability, and are few: they count four times more.
     near = F.avg_pool2d(truth[:, None], 7, stride=1, padding=3, count_include_pad=False)
     weight = 1 + 3 * ((near > 0.02) & (near < 0.98)).float()
-    cross_entropy = (pixel * weight).sum((-2, -1)) / weight.sum((-2, -1))
+    plain = (pixel * weight).sum((-2, -1)) / weight.sum((-2, -1))
+    within = (pixel * wanted).sum((-2, -1)) / wanted.sum((-2, -1)).clamp(min=1)
+    cross_entropy = plain + 0.5 * within
     share = logits.sigmoid()
     overlap = (share * wanted).sum((-2, -1))
     dice = 1 - (2 * overlap + 1) / (share.sum((-2, -1)) + wanted.sum((-2, -1)) + 1)
