@@ -2,6 +2,6 @@
 
 from frozenseg.decoder.config import DecoderConfig, SamMemory
 from frozenseg.decoder.mask_decoder import MaskDecoder
-from frozenseg.decoder.published import decoder_key
+from frozenseg.decoder.published import decoder_key, published_key
 
-__all__ = ["DecoderConfig", "MaskDecoder", "SamMemory", "decoder_key"]
+__all__ = ["DecoderConfig", "MaskDecoder", "SamMemory", "decoder_key", "published_key"]
