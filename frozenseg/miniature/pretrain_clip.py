@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -49,16 +50,17 @@ def pretrain_clip(settings: ClipPretraining, checkpoint: Path, report: Callable[
     encoder = build_miniature_clip()
     _initialise(encoder)
     encoder.requires_grad_(True)
-    pool = ScenePool.make(settings.seed, settings.num_scenes)
+    # Made when the first step asks for it: a finished checkpoint needs none.
+    pool = cache(lambda: ScenePool.make(settings.seed, settings.num_scenes))
     tokens = encoder.tokenizer([caption.format(name) for name in _NAMES for caption in CAPTIONS])
     tokens = tokens.view(len(_NAMES), len(CAPTIONS), -1)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         crops = step < settings.crop_share * settings.num_steps or step % 4 == 3
         if crops:
-            pooled, categories = _crops(encoder, pool, settings.batch_size * 4, generator)
+            pooled, categories = _crops(encoder, pool(), settings.batch_size * 4, generator)
         else:
-            pooled, categories = _regions(encoder, pool, settings.batch_size, generator)
+            pooled, categories = _regions(encoder, pool(), settings.batch_size, generator)
         return _contrast(encoder, pooled, categories, tokens, generator)
 
     train_steps(

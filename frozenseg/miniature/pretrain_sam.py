@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -57,10 +58,11 @@ def pretrain_sam(
     encoder = build_miniature_sam(architecture)
     _start_local(encoder.sam)
     encoder.requires_grad_(True)
-    pool = ScenePool.make(settings.seed, settings.num_scenes)
+    # Made when the first step asks for it: a finished checkpoint needs none.
+    pool = cache(lambda: ScenePool.make(settings.seed, settings.num_scenes))
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
-        images, ids, _ = pool.batch(settings.batch_size, generator)
+        images, ids, _ = pool().batch(settings.batch_size, generator)
         num_points = 0 if step < settings.num_encoder_steps else settings.num_points
         return _batch_loss(encoder.sam, images, ids, num_points, generator)
 
