@@ -20,6 +20,8 @@ from pathlib import Path
 
 from frozenseg.errors import UserInputError
 
+NUM_START_ATTEMPTS = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
@@ -156,15 +158,23 @@ def _start_local(needs: Sequence[Need], options: RayOptions) -> None:
 
     wanted = -(-sum(need.count * need.cpus for need in needs) // 1)
     num_cpus = options.num_cpus or max(os.cpu_count() or 1, int(wanted) + 1)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        num_gpus=options.num_gpus,
-        include_dashboard=options.dashboard,
-        object_store_memory=options.object_store_mb * 2**20,
-        _temp_dir=str(folder),
-        logging_level=logging.WARNING,
-    )
+    for attempt in range(NUM_START_ATTEMPTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                num_gpus=options.num_gpus,
+                include_dashboard=options.dashboard,
+                object_store_memory=options.object_store_mb * 2**20,
+                _temp_dir=str(folder),
+                logging_level=logging.WARNING,
+            )
+            return
+        except Exception as error:
+            # Ray gives its own processes 30 seconds, fixed, and raises a bare Exception: too few on a busy machine.
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == NUM_START_ATTEMPTS - 1:
+                raise
 
 
 def _check_cluster(needs: Sequence[Need], options: RayOptions) -> None:

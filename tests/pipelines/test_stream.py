@@ -128,8 +128,8 @@ def test_an_unreadable_sample_is_named_blank_and_consumed(shards: str, caplog: p
     assert batch.consumed == {0: file.sample_ids[:2]}
     assert f"skipped {file.sample_ids[0]}: image '{file.sample_ids[0]}'" in caplog.text
     many = np.tile(rows, (60, 1))
+    inline = config_for(shards, mode="inline")
     with pytest.raises(SkippedShareError, match=r"of 100 samples cannot be read, more than the share of 0\.01"):
-        inline = config_for(shards, mode="inline")
         list(training_batches(LocalStream(inline, many), inline, 2))
 
 
