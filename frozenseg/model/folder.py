@@ -112,11 +112,15 @@ class _EncoderWriter:
 
 
 def _write_tensors(module: nn.Module, path: Path, half: bool) -> None:
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
     for name, tensor in module.state_dict().items():
         dtype = torch.float16 if half and tensor.is_floating_point() else tensor.dtype
-        # clone: two names may share one storage, which the file format refuses
-        tensors[name] = tensor.detach().to("cpu", dtype).contiguous().clone()
+        stored = tensor.detach().to("cpu", dtype).contiguous()
+        if stored.untyped_storage().data_ptr() in storages:
+            stored = stored.clone()  # the file format refuses two names with one storage
+        storages.add(stored.untyped_storage().data_ptr())
+        tensors[name] = stored
     safetensors.torch.save_file(tensors, path)
 
 

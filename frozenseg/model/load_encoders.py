@@ -93,8 +93,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Copies tensors into `module`, half precision to its own; every name must fit.
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], what: str, *, assign: bool = False) -> None:
+    """Copies tensors into `module`, half precision to its own; every name must fit. `assign` takes them over instead.
 
     Raises:
         UserInputError: missing, unknown or wrongly shaped tensors, the first ones named.
@@ -110,7 +110,8 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> No
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise UserInputError(f"the {what} weights don't fit the model: {'; '.join(problems[:3])}{more}")
-    module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
+    converted = {name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}
+    module.load_state_dict(converted, assign=assign)
 
 
 @contextmanager
