@@ -271,16 +271,17 @@ def stack_features(features: Sequence[EncoderFeatures]) -> EncoderFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingBatch:
-    """Features with their truth, all of one epoch.
+    """Features with their truth.
 
-    is_padding [B] bool marks rows that only keep ranks in step and carry no loss; empty means that there are none.
+    Fields: is_padding [B] marks rows that only keep ranks in step and carry no loss, empty for none; consumed: ids by
+    epoch that a checkpoint must remember as used: not those of padding, but those of unreadable samples too.
     """
 
     image_ids: tuple[str, ...]
     features: EncoderFeatures
     targets: tuple[PanopticTarget, ...]
     is_padding: tuple[bool, ...] = ()
-    epoch: int = 0
+    consumed: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -148,7 +148,9 @@ def _micro_batches(
         batch = next(batches)
         sums.data_seconds += time.perf_counter() - waiting
         real = _real_rows(batch)
-        consumption.add(batch.epoch, (batch.image_ids[row] for row in real))
+        for epoch, image_ids in batch.consumed.items():
+            consumption.add(epoch, image_ids)
+            sums.epoch = max(sums.epoch, epoch)
         losses, num_images = _losses(engine, batch, real, text, criterion)
         values = _values(losses, num_images)
         values = engine.sum_over_workers(values)
@@ -161,7 +163,6 @@ def _micro_batches(
             engine.backward(engine.zero_loss(), last=True)
         sums.values += values
         sums.num_images += int(values[4])
-        sums.epoch = batch.epoch
         sums.image_ids += tuple(batch.image_ids[row] for row in real)
     return sums
 

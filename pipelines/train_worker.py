@@ -1,0 +1,164 @@
+"""What one Ray Train worker runs: an engine, the newest checkpoint, this rank's batches, the library's loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from frozenseg.config import to_json_dict
+from frozenseg.decoder import MaskDecoder
+from frozenseg.losses import Criterion
+from frozenseg.model import ModelSpec
+from frozenseg.model.load_encoders import seeded
+from frozenseg.training import (
+    AlertHook,
+    Checkpoint,
+    CheckpointStore,
+    Engine,
+    Hook,
+    JsonLinesHook,
+    LoopSettings,
+    LoopState,
+    ProgressHook,
+    TensorBoardHook,
+    TorchEngine,
+    restore_random_state,
+    run,
+)
+from frozenseg.training.hooks import write_line
+from frozenseg.types import TextEmbeddings, TrainingBatch
+from pipelines.deepspeed_engine import DeepSpeedEngine, ensure_process_group
+from pipelines.stream import StreamConfig, training_batches
+from pipelines.train_config import TrainConfig
+
+DATASET = "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WorkerPlan:
+    """What the driver hands to every worker.
+
+    Fields: config; spec: of the model; text: rows of the training vocabulary, made once by the driver; num_samples: of
+    an epoch; last_step: where this fit ends; decoder: initial weights for fine-tuning, empty for fresh ones.
+    """
+
+    config: TrainConfig
+    spec: ModelSpec
+    text: TextEmbeddings
+    num_samples: int
+    last_step: int
+    decoder: dict[str, torch.Tensor]
+
+
+def checkpoint_store(config: TrainConfig) -> CheckpointStore:
+    return CheckpointStore(config.checkpoint_address, keep_last=config.checkpoints.keep_last, warn=write_line)
+
+
+def train(loop_config: dict[str, Any]) -> None:
+    """The function given to Ray Train; `loop_config["plan"]` is a WorkerPlan."""
+    import ray.train
+
+    plan: WorkerPlan = loop_config["plan"]
+    shard = ray.train.get_dataset_shard(DATASET)
+    stream = plan.config.stream_config(plan.spec)
+    train_on(plan, streamed(shard, stream, plan.config.micro_batch_size))
+
+
+def streamed(shard: Any, stream: StreamConfig, batch_size: int) -> Iterator[TrainingBatch]:
+    """The feature stream's batches as the loop takes them."""
+    for item in training_batches(shard, stream, batch_size):
+        yield dataclasses.replace(item.batch, consumed=item.consumed)
+
+
+def train_on(plan: WorkerPlan, batches: Iterator[TrainingBatch]) -> LoopState:
+    """Trains from the newest checkpoint (or from the start) to `plan.last_step`."""
+    config = plan.config
+    torch.set_num_threads(config.workers.threads)
+    engine = build_engine(plan)
+    store = checkpoint_store(config)
+    newest = store.newest()
+    state = LoopState()
+    torch.manual_seed(config.seed * 1_000_003 + engine.rank)
+    if newest is not None:
+        state = newest.loop
+        engine.load(newest.engine)
+        restore_random_state(newest.random_states, engine.rank, engine.world_size, config.seed, state.step)
+
+    def save(reached: LoopState) -> None:
+        engine_state = engine.save()
+        random_states = tuple(engine.gather(torch.get_rng_state()))
+        if engine.rank == 0:
+            checkpoint = Checkpoint(
+                loop=reached, engine=engine_state, random_states=random_states, config=to_json_dict(config)
+            )
+            store.save(checkpoint)
+
+    return run(
+        engine,
+        batches,
+        plan.text.to(engine.device),
+        Criterion(config.loss.num_points, config.loss.weights),
+        config.step_decay(),
+        LoopSettings(
+            num_steps=plan.last_step,
+            num_samples=plan.num_samples,
+            accumulation=config.workers.micro_batches,
+            checkpoint_every=config.checkpoints.every,
+            max_skipped=config.engine.max_skipped,
+        ),
+        state=state,
+        hooks=build_hooks(config, engine.rank, state.step),
+        save=save,
+    )
+
+
+def build_engine(plan: WorkerPlan) -> Engine:
+    """The engine with a decoder that is fresh (the same on every worker) or the one to fine-tune."""
+    config = plan.config
+    with seeded(config.model.init_seed):
+        decoder = MaskDecoder(plan.spec.decoder)
+    if plan.decoder:
+        decoder.load_state_dict(plan.decoder)
+    device = worker_device(config)
+    autocast = torch.bfloat16 if config.engine.dtype == "bfloat16" else None
+    accumulation = config.workers.micro_batches
+    if config.engine.kind == "torch":
+        return TorchEngine(decoder, config.optimizer, device=device, autocast=autocast, accumulation=accumulation)
+    ensure_process_group()
+    return DeepSpeedEngine(
+        decoder.to(device),
+        config.optimizer,
+        micro_batch_size=config.micro_batch_size,
+        zero_stage=config.engine.zero_stage,
+        device=device,
+        autocast=autocast,
+        accumulation=accumulation,
+    )
+
+
+def worker_device(config: TrainConfig) -> torch.device:
+    if config.workers.gpus and torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def build_hooks(config: TrainConfig, rank: int, first_step: int) -> list[Hook]:
+    """Every rank records which samples it used; the first one does the rest."""
+    output = Path(config.output).absolute()
+    hooks: list[Hook] = [JsonLinesHook(output / "samples" / f"rank-{rank}.jsonl", first_step, with_samples=True)]
+    if rank == 0:
+        from torch.utils.tensorboard import SummaryWriter
+
+        hooks += [
+            ProgressHook(config.schedule.num_steps, first_step),
+            JsonLinesHook(output / "metrics.jsonl", first_step),
+            TensorBoardHook(SummaryWriter(str(output / "tensorboard"), purge_step=first_step)),
+            AlertHook(),
+        ]
+    return hooks
