@@ -104,9 +104,7 @@ _STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 def _image(data: bytes, caption: str) -> str:
     source = base64.b64encode(data).decode()
     text = html.escape(caption)
-    return (
-        f'<figure><img src="data:image/png;base64,{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-    )
+    return f'<figure><img src="data:image/png;base64,{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
 
 
 def _stages(stages: Sequence[StageRecord]) -> str:
