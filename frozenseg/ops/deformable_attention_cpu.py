@@ -48,6 +48,8 @@ class _Layout:
         self.width = torch.tensor([size[1] for size in shapes], dtype=dtype).repeat_interleave(num_points)
         self.stride = torch.tensor(strides).repeat_interleave(num_points)
         self.start = torch.tensor(starts).repeat_interleave(num_points)
+        # Of cell (0, 0) in the level's padded map.
+        self.origin = self.start + _BORDER * (self.stride + 1)
         # Of the top left corner, so that the three others are inside the table as well.
         self.last = self.start + torch.tensor(self.areas).repeat_interleave(num_points) - self.stride - 2
         self.corners = torch.stack([torch.zeros_like(self.stride), self.stride, torch.ones_like(self.stride)])
@@ -100,14 +102,14 @@ def _locate(layout: _Layout, locations: Tensor) -> _Samples:
     """locations [n,K,2] in [0,1]."""
     axes = []
     for axis, length in enumerate((layout.width, layout.height)):
-        # Cells are counted from the border's edge; a sample outside moves no farther than into the border.
-        place = locations[..., axis] * length
-        place.add_(_BORDER - 0.5).clamp_(min=0)
-        torch.minimum(place, length + _BORDER, out=place)
+        # The roundings of grid_sample, twice forth and back: a place that differs in its last bit moves the gradient.
+        place = (locations[..., axis] * 2.0).sub_(1.0).add_(1.0).mul_(length / 2.0).sub_(0.5)
+        # A sample outside moves no farther than into the border.
+        torch.minimum(place.clamp_(min=-_BORDER), length, out=place)
         first = place.floor()
         axes.append((first, place.sub_(first)))
     (column, x), (line, y) = axes
-    left = column.long().add_(line.long().mul_(layout.stride)).add_(layout.start)
+    left = column.long().add_(line.long().mul_(layout.stride)).add_(layout.origin)
     # A location that is not a number must not become an address.
     left = torch.minimum(left.clamp_(min=0), layout.last)
     return _Samples(rows=left.unsqueeze(1) + layout.corners, x=x, y=y)
@@ -152,7 +154,7 @@ class _EmbeddingBagAttention(torch.autograd.Function):
         layout = _Layout(ctx.shapes, points, value.dtype)
         tables = layout.pad(value)
         places, factors = _by_head(locations.flatten(3, 4)), _by_head(weights.flatten(3))
-        grads = _by_head(gradients[0].unflatten(-1, (heads, -1)))
+        grads = _by_head(gradients[0].reshape(batch, queries, heads, -1))
         grad_tables = torch.zeros_like(tables)
         grad_places = torch.empty_like(places, memory_format=torch.contiguous_format)
         grad_factors = torch.empty_like(factors, memory_format=torch.contiguous_format)
@@ -211,7 +213,8 @@ def _sampled_products(rows: Tensor, grad: Tensor, table: Tensor) -> Tensor:
         size=(rows.shape[0], table.shape[0]),
         check_invariants=False,
     )
-    return torch.sparse.sampled_addmm(pattern, grad, table.T, beta=0.0).values().reshape(rows.shape)
+    products: Tensor = torch.sparse.sampled_addmm(pattern, grad, table.T, beta=0.0).values()
+    return products.reshape(rows.shape)
 
 
 @cache
@@ -224,5 +227,5 @@ def _silence_sparse_notice() -> None:
 
 def embedding_bag_attention(value: Tensor, shapes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
     """value [B,S,M,D], locations [B,N,M,L,P,2], weights [B,N,M,L,P], all float32 or float64 on the CPU: [B,N,M*D]."""
-    read: Tensor = _EmbeddingBagAttention.apply(value, tuple(shapes), locations, weights)  # type: ignore[no-untyped-call]
+    read: Tensor = _EmbeddingBagAttention.apply(value, tuple(shapes), locations, weights)
     return read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from frozenseg.ops import multi_scale_deformable_attention, read_flat_memory
@@ -12,6 +13,8 @@ from tests.parity.result import CaseResult
 
 MEAN_TOLERANCE = 1e-6
 LARGEST_TOLERANCE = 1e-5
+"""Absolute up to values of 1, from there on relative to the array's largest: location gradients are multiplied by the
+map's size, and at 225 one unit in the last place of float32 is already 1.5e-5."""
 
 
 def check(path: Path) -> list[CaseResult]:
@@ -36,7 +39,8 @@ def check(path: Path) -> list[CaseResult]:
             array = found[name.removeprefix(f"{case}/")]
             assert array is not None
             largest, mean = golden.diff(name, array.detach().numpy())
-            for kind, error, tolerance in (("mean", mean, MEAN_TOLERANCE), ("max", largest, LARGEST_TOLERANCE)):
+            allowed = LARGEST_TOLERANCE * max(1.0, float(np.abs(golden.get(name)).max()))
+            for kind, error, tolerance in (("mean", mean, MEAN_TOLERANCE), ("max", largest, allowed)):
                 label = f"{path.stem}/{name} {kind}"
                 results.append(CaseResult(case=label, error=error, tolerance=tolerance, passed=error <= tolerance))
     return results
