@@ -12,6 +12,7 @@ from frozenseg.data.images import DECODER_ERRORS, DEFAULT_MAX_PIXELS
 from frozenseg.errors import UserInputError
 
 MAX_SEGMENT_ID = 256**3 - 1
+HASH_PRIMES = (127, 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521)
 
 
 def decode_id_map(png: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.int32]:
@@ -67,3 +68,22 @@ def runs(*maps: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int6
         change[1:] |= flat[1:] != flat[:-1]
     starts = np.flatnonzero(change)
     return starts, np.diff(starts, append=size)
+
+
+def positions(values: NDArray[np.int32], known: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Position in `known` (distinct, not negative) of each value; an arbitrary one for values that aren't there.
+
+    A prime that keeps the few known ids apart makes the look-up one remainder, much cheaper than a search.
+    """
+    numbers = np.arange(len(known))
+    for prime in HASH_PRIMES:
+        table = np.zeros(prime, dtype=np.intp)
+        slots = known % np.int32(prime)
+        table[slots] = numbers
+        if len(known) <= prime and np.array_equal(table[slots], numbers):
+            looked_up: NDArray[np.intp] = table[values % np.int32(prime)]
+            return looked_up
+    order = np.argsort(known, kind="stable")
+    place = np.searchsorted(known[order], values).clip(max=len(known) - 1)
+    found: NDArray[np.intp] = order[place]
+    return found

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from frozenseg.data.panoptic_png import runs
+from frozenseg.data.panoptic_png import positions, runs
 from frozenseg.errors import UserInputError
 from frozenseg.evaluation.bootstrap import Interval, bootstrap_interval
 from frozenseg.evaluation.counts import Bool, CountTable, Float, as_mask, divide, mean_of_known
@@ -215,12 +215,10 @@ def image_counts(
     return present, values[present]
 
 
-def _index(values: NDArray[np.integer], ids: list[int], what: str, image_id: str) -> NDArray[np.int64]:
+def _index(values: NDArray[np.int32], ids: list[int], what: str, image_id: str) -> NDArray[np.intp]:
     """1 + position in `ids` of each value, 0 for void."""
-    known = np.array([0, *ids], dtype=np.int64)
-    order = np.argsort(known, kind="stable")
-    place = np.searchsorted(known[order], values).clip(max=len(known) - 1)
-    found: NDArray[np.int64] = order[place]
+    known = np.array([0, *ids], dtype=np.int32)
+    found = positions(values, known)
     strangers = known[found] != values
     if strangers.any():
         raise UserInputError(
