@@ -1,9 +1,9 @@
 """A client of the HTTP server (`serve/`): images and names in, segments with masks out.
 
-    from frozenseg.client import Client
-    with Client("http://127.0.0.1:8000") as client:
-        for segment in client.segment("photo.jpg", "cat; dog,puppy; sky(stuff)").segments:
-            print(segment.category, segment.score, segment.mask.sum())
+from frozenseg.client import Client
+with Client("http://127.0.0.1:8000") as client:
+    for segment in client.segment("photo.jpg", "cat; dog,puppy; sky(stuff)").segments:
+        print(segment.category, segment.score, segment.mask.sum())
 """
 
 from __future__ import annotations

@@ -57,9 +57,7 @@ def find_segments(prediction: Prediction, options: SegmentOptions) -> list[Found
 def _panoptic(prediction: Prediction, min_score: float) -> list[FoundSegment]:
     result = prediction.panoptic(min_score)
     ids = result.segment_ids.cpu().numpy()
-    return [
-        FoundSegment(id=s.id, category_id=s.category_id, score=s.score, mask=ids == s.id) for s in result.segments
-    ]
+    return [FoundSegment(id=s.id, category_id=s.category_id, score=s.score, mask=ids == s.id) for s in result.segments]
 
 
 def _semantic(prediction: Prediction, min_score: float) -> list[FoundSegment]:

@@ -110,9 +110,7 @@ class Service:
         request_id: str,
     ) -> SegmentResponse:
         categories = tuple(
-            CategoryOut(
-                id=i, name=c.name, synonyms=c.synonyms, is_thing=c.is_thing, seen=result.seen[i], color=color
-            )
+            CategoryOut(id=i, name=c.name, synonyms=c.synonyms, is_thing=c.is_thing, seen=result.seen[i], color=color)
             for i, (c, color) in enumerate(zip(vocabulary.categories, category_hex(vocabulary), strict=True))
         )
         return SegmentResponse(

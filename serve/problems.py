@@ -36,9 +36,7 @@ class InvalidFieldsError(Exception):
         self.problems = problems
 
 
-def problem(
-    status: HTTPStatus, detail: str, request_id: str, errors: tuple[FieldProblem, ...] = ()
-) -> Problem:
+def problem(status: HTTPStatus, detail: str, request_id: str, errors: tuple[FieldProblem, ...] = ()) -> Problem:
     """The problem object of a status."""
     return Problem(title=status.phrase, status=int(status), detail=detail, request_id=request_id, errors=errors)
 

@@ -184,9 +184,7 @@ def _vocabulary(options: SegmentOptions) -> Vocabulary:
     given = options.vocabulary
     if not isinstance(given, str):
         return Vocabulary(
-            categories=tuple(
-                Category(name=c.name, synonyms=tuple(c.synonyms), is_thing=c.is_thing) for c in given
-            )
+            categories=tuple(Category(name=c.name, synonyms=tuple(c.synonyms), is_thing=c.is_thing) for c in given)
         )
     if given.startswith("@"):
         if given[1:] not in PUBLISHED_NAMES:
