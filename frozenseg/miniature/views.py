@@ -5,9 +5,15 @@ Shape legend: N scenes, C channels, S = 128 scene side.
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -16,7 +22,7 @@ from frozenseg.encoders import OpenClipEncoder, SamImageEncoder, encode_batch
 from frozenseg.miniature.dataset import encoded_sample
 from frozenseg.miniature.encoders import IMAGE_SIZE
 from frozenseg.miniature.world import Contents, SceneSegment, make_scene
-from frozenseg.types import EncoderFeatures, FeatureKey, PanopticAnnotation, PanopticTarget, Vocabulary
+from frozenseg.types import EncoderFeatures, FeatureKey, PanopticAnnotation, PanopticTarget, TruthSegment, Vocabulary
 
 _SCENES_AT_ONCE = 8
 
@@ -90,4 +96,45 @@ def make_views(
         targets=tuple(targets),
         annotations=tuple(annotations),
         segments=tuple(segments),
+    )
+
+
+def save_views(views: FixedViews, path: Path) -> None:
+    """Writes the views as one safetensors file (mapped into memory when read: processes share it)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {f"map{number}": level.contiguous() for number, level in enumerate(views.maps)}
+    tensors["segment_ids"] = torch.stack([annotation.segment_ids for annotation in views.annotations])
+    metadata = {
+        "source": json.dumps(dataclasses.asdict(views.source)),
+        "segments": json.dumps([[dataclasses.asdict(s) for s in scene] for scene in views.segments]),
+    }
+    partial = path.with_suffix(".partial")
+    safetensors.torch.save_file(tensors, partial, metadata)
+    os.replace(partial, path)
+
+
+def load_views(path: Path, vocabulary: Vocabulary) -> FixedViews:
+    """Reads what `save_views` wrote; `vocabulary` is the one the views were made with."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        maps = tuple(file.get_tensor(f"map{number}") for number in range(6))
+        segment_ids = file.get_tensor("segment_ids")
+    index = {category.name: position for position, category in enumerate(vocabulary.categories)}
+    segments = tuple(tuple(SceneSegment(**entry) for entry in scene) for scene in json.loads(metadata["segments"]))
+    annotations = tuple(
+        PanopticAnnotation(
+            segment_ids=ids,
+            segments=tuple(
+                TruthSegment(id=s.id, category_id=index[s.name], is_thing=s.is_thing, area=s.area) for s in scene
+            ),
+        )
+        for ids, scene in zip(segment_ids, segments, strict=True)
+    )
+    return FixedViews(
+        maps=maps,
+        source=FeatureKey(**json.loads(metadata["source"])),
+        vocabulary=vocabulary,
+        targets=tuple(annotation.target() for annotation in annotations),
+        annotations=annotations,
+        segments=segments,
     )
