@@ -9,8 +9,10 @@ Shape legend: N masks, h w low-resolution logits, H W output pixels. A size is a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,6 +48,13 @@ class ImageGeometry:
     def whole(cls, size: Size) -> ImageGeometry:
         """Masks that cover exactly the output, with no padding."""
         return cls(padded_size=size, valid_size=size, output_size=size)
+
+    def pixels_per_cell(self, low_size: Size) -> tuple[float, float]:
+        """Output pixels that one cell of a low-resolution map spans, down and across."""
+        down, across = (
+            self.padded_size[axis] / low_size[axis] * self.output_size[axis] / self.valid_size[axis] for axis in (0, 1)
+        )
+        return down, across
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,23 @@ class MaskResizer:
         rows = self._spans(0, window.top, window.bottom)[1]
         columns = self._spans(1, window.left, window.right)[1]
         return Window(rows[0], rows[1], columns[0], columns[1])
+
+    def output_window(self, low: Window) -> Window:
+        """The output pixels that read any of these low-resolution positions; may be empty where padding is read."""
+        edges: list[int] = []
+        for axis, (start, stop) in enumerate(((low.top, low.bottom), (low.left, low.right))):
+            firsts, lasts = self._low_reach[axis]
+            edges += [bisect_left(lasts, start), bisect_left(firsts, stop)]
+        return Window(edges[0], max(edges[1], edges[0]), edges[2], max(edges[3], edges[2]))
+
+    @cached_property
+    def _low_reach(self) -> tuple[tuple[list[int], list[int]], ...]:
+        """Per axis, the first and the last low-resolution position that each output position reads; ascending."""
+        reach = []
+        for axis, size in enumerate(self.geometry.output_size):
+            spans = [self._spans(axis, i, i + 1)[1] for i in range(size)]
+            reach.append(([start for start, _ in spans], [stop - 1 for _, stop in spans]))
+        return tuple(reach)
 
     def window(self, mask_logits: Tensor, window: Window, selection: Tensor | None = None) -> Tensor:
         """[N,h,w] -> [n, bottom - top, right - left] logits of the output pixels in `window`.
