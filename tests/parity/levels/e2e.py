@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 
 from frozenseg.classify import VILD_TEMPLATES, class_logits, embed_vocabulary, ensemble_class_scores
 from frozenseg.classify.templates import fill_templates
-from frozenseg.decoder import DecoderConfig, MaskDecoder, decoder_key
+from frozenseg.decoder import DecoderConfig
 from frozenseg.encoders import (
     ConvNextClip,
     OpenClipEncoder,
@@ -29,7 +28,8 @@ from frozenseg.inference.instances import instances
 from frozenseg.inference.panoptic import panoptic
 from frozenseg.inference.semantic import query_votes, semantic, semantic_scores
 from frozenseg.types import Batch, Category, EncoderFeatures, TextEmbeddings, Vocabulary
-from tests.parity.levels.logits import load_module
+from tests.parity.golden import load_module
+from tests.parity.levels.head import filled_decoder
 from tests.parity.result import CaseResult
 
 STRIDE = 32
@@ -49,22 +49,11 @@ def fill_module(module: nn.Module, fill: ModuleType, prefix: str, salt: str) -> 
         value.copy_(torch.from_numpy(fill.fill(prefix + key, tuple(value.shape), salt)))
 
 
-def fill_decoder(decoder: nn.Module, folder: Path, fill: ModuleType, salt: str) -> None:
-    """The published names come from a layout file: they are those of every FrozenSeg, whatever its widths."""
-    layout = json.loads((folder / "f_layout_frozenseg_convnext_large.json").read_text())
-    state = decoder.state_dict()
-    published = {ours: key for key in layout["keys"] if (ours := decoder_key(key)) is not None}
-    assert set(published) == set(state), sorted(set(published) ^ set(state))[:5]
-    for ours, value in state.items():
-        value.copy_(torch.from_numpy(fill.fill(published[ours], tuple(value.shape), salt)))
-
-
 class _Case:
     """Golden file, the modules of its folder, its picture and vocabulary, and the results so far."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        load_module(path.parent, "inputs")
         self.fill = load_module(path.parent, "fill")
         self.golden = load_module(path.parent, "compare").Golden(path)
         self.meta: dict[str, Any] = self.golden.meta
@@ -173,8 +162,7 @@ def check(path: Path) -> list[CaseResult]:
         config = DecoderConfig(
             clip_channels=clip.pyramid_channels, embedding_dim=clip.embedding_dim, sam_memory="published"
         )
-        decoder = MaskDecoder(config).eval()
-        fill_decoder(decoder, path.parent, case.fill, case.meta["salt"])
+        decoder = filled_decoder(config, case.fill, "sem_seg_head.", case.meta["salt"]).eval()
         void = torch.from_numpy(case.fill.fill("void_embedding.weight", (1, clip.embedding_dim), case.meta["salt"]))[0]
 
         text = _check_text(case, clip, void)

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 
 from frozenseg.classify import class_logits
 from frozenseg.types import TextEmbeddings
+from tests.parity.golden import load_module
 from tests.parity.result import CaseResult
 
 TOLERANCE = 1e-6
-
-
-def load_module(folder: Path, name: str) -> ModuleType:
-    """A module of the golden folder. They import each other by bare names, so it is registered under its own."""
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _numbers(pattern: str, text: str) -> list[int]:
@@ -38,8 +25,8 @@ def _numbers(pattern: str, text: str) -> list[int]:
 
 def check(path: Path) -> list[CaseResult]:
     """The inputs' shapes stand in the recipe `how`, the scales in the arrays' names `logits@<log scale>`."""
-    inputs = load_module(path.parent, "inputs")
     golden = load_module(path.parent, "compare").Golden(path)
+    inputs = load_module(path.parent, "inputs")
     how = golden.meta["how"]
     generator = inputs.gen(golden.meta["seed"])
     batch, queries, dim = _numbers(r"standard_normal\(\((\d+), *(\d+), *(\d+)\)\)", how)
