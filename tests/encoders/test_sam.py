@@ -100,7 +100,7 @@ def test_the_kept_sam_decodes_prompts(sam: SamImageEncoder, batch: Batch) -> Non
 
 
 def mobile_sam(img_size: int) -> torch.nn.Module:
-    """MobileSAM's own encoder (package mobilesam-mirror). Its forward ends in a fixed 64x64, so only 1024 runs whole."""
+    """MobileSAM's own encoder (package mobilesam-mirror). Its forward ends in a fixed 64x64: only 1024 runs whole."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its timm imports are of another age
         from mobile_sam.modeling import TinyViT
