@@ -269,4 +269,4 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> GuardMiddleware:
         """Serve asks for the application once the replica is there, since routes hold handles."""
-        return GuardMiddleware(build_api(self._service), self._settings)
+        return GuardMiddleware(build_api(self._service), self._settings, adds_request_id=False)

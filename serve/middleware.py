@@ -53,10 +53,16 @@ def request_id_of(scope: Scope) -> str:
 
 
 class GuardMiddleware:
-    """Holds the limits of :class:`serve.settings.ServeSettings` for all routes."""
+    """Holds the limits of :class:`serve.settings.ServeSettings` for all routes.
 
-    def __init__(self, app: Application, settings: ServeSettings) -> None:
+    Args:
+        app, settings: what is guarded, and by which limits.
+        adds_request_id: put the id into the answer's head; Serve's proxy does that by itself.
+    """
+
+    def __init__(self, app: Application, settings: ServeSettings, *, adds_request_id: bool = True) -> None:
         self._app = app
+        self._adds_request_id = adds_request_id
         self._settings = settings
         self._in_flight = 0
 
@@ -67,7 +73,7 @@ class GuardMiddleware:
         request_id = request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id if self._adds_request_id else "")
         counted = str(scope["path"]).startswith("/v1/segment")
         try:
             self._check_head(scope)
@@ -82,14 +88,14 @@ class GuardMiddleware:
             finally:
                 self._in_flight -= counted
         except RequestRefusedError as error:
-            await answer.problem(scope, receive, error)
+            await answer.problem(scope, receive, error, request_id)
         except TimeoutError:
             late = RequestRefusedError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"not answered within {self._settings.limits.timeout_s:g} s",
                 headers={"Retry-After": "5"},
             )
-            await answer.problem(scope, receive, late)
+            await answer.problem(scope, receive, late, request_id)
         finally:
             milliseconds = round((time.perf_counter() - started) * 1000, 1)
             json_log().info(
@@ -146,7 +152,7 @@ class GuardMiddleware:
 
 
 class _Answer:
-    """Watches what is sent: adds the request id to the head, and knows whether a head went out already."""
+    """Watches what is sent: adds the request id to the head if there is one, knows whether a head went out already."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -157,12 +163,14 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [pair for pair in message.get("headers", []) if pair[0].lower() != b"x-request-id"]
-            message["headers"] = [*headers, (b"x-request-id", self._request_id.encode())]
+            if self._request_id:
+                headers.append((b"x-request-id", self._request_id.encode()))
+            message["headers"] = headers
         await self._send(message)
 
-    async def problem(self, scope: Scope, receive: Receive, error: RequestRefusedError) -> None:
+    async def problem(self, scope: Scope, receive: Receive, error: RequestRefusedError, request_id: str) -> None:
         """Sends the error unless an answer has begun, in which case the connection can only be cut."""
         if self.status:
             raise error
-        response = problem_response(refusal_problem(error, self._request_id), error.headers)
+        response = problem_response(refusal_problem(error, request_id), error.headers)
         await response(scope, receive, self)

@@ -121,7 +121,12 @@ class SubsetTokenizer:
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of the text that need a token without a row, in order; empty when the text can be embedded."""
-        missing = [w for w in text.split() if any(i not in self._row_of for i in self._tokenizer.word_ids(w))]
+        # Named without a template's full stop, which is no part of the user's word.
+        missing = [
+            w.strip(".,!?") or w
+            for w in text.split()
+            if any(i not in self._row_of for i in self._tokenizer.word_ids(w))
+        ]
         if missing or all(i in self._row_of for i in self._tokenizer.word_ids(text)):
             return missing
         return [text]

@@ -21,8 +21,9 @@ from frozenseg.inference.geometry import ImageGeometry
 from frozenseg.inference.openseg import sam_class_scores
 from frozenseg.inference.options import InferenceOptions
 from frozenseg.inference.prediction import Prediction, SamEvidence
+from frozenseg.inference.sam_masks import PUBLISHED, GridSettings, SamMaskGenerator
 from frozenseg.model import FrozenSeg
-from frozenseg.types import EncoderFeatures, ImageSample, SamMasks, TextEmbeddings, Vocabulary
+from frozenseg.types import Batch, EncoderFeatures, ImageSample, SamMasks, TextEmbeddings, Vocabulary
 from frozenseg.vocabulary import load_vocabulary
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor | ImageSample
@@ -34,10 +35,14 @@ class Segmenter:
     Args:
         model: in eval mode, on its device.
         options: defaults for every call; the model folder's own when None.
+        grid: how SAM's masks are made where the options need them.
     """
 
-    def __init__(self, model: FrozenSeg, options: InferenceOptions | None = None) -> None:
+    def __init__(
+        self, model: FrozenSeg, options: InferenceOptions | None = None, grid: GridSettings = PUBLISHED
+    ) -> None:
         self.model = model
+        self.grid = grid
         where = f"the inference options of {model.spec.name!r}"
         self.options = options or from_mapping(model.spec.inference, InferenceOptions, where=where)
 
@@ -82,9 +87,13 @@ class Segmenter:
             )
             for sample in resized
         ]
-        features = self.model.encode(batch)
         return self.predict_features(
-            features, geometries, categories, options=options, image_ids=[sample.image_id for sample in samples]
+            self.model.encode(batch),
+            geometries,
+            categories,
+            self._separate_sam_masks(batch, geometries) if options.needs_sam_masks else (),
+            options,
+            [sample.image_id for sample in samples],
         )
 
     @torch.no_grad()
@@ -103,7 +112,8 @@ class Segmenter:
             features: of B images.
             geometries: one per image.
             vocabulary: as in :meth:`predict_batch`.
-            sam_masks: one per image where the options need them; made here when absent.
+            sam_masks: one per image where the options need them; made from the features when absent, which takes a
+                model whose masks come from the SAM of its features.
             options: instead of the segmenter's own.
             image_ids: one per image, or none.
         """
@@ -113,7 +123,11 @@ class Segmenter:
         text = self.model.text(categories)
         seen = self.model.seen(categories)
         ids = list(image_ids) or [str(i) for i in range(features.batch_size)]
-        evidence = self._sam_evidence(features, geometries, sam_masks, text) if options.needs_sam_masks else None
+        evidence: list[SamEvidence] | None = None
+        if options.needs_sam_masks:
+            evidence = self._sam_evidence(
+                features, geometries, sam_masks or self.sam_masks(features, geometries), text
+            )
         if options.sam_only:
             assert evidence is not None
             scores = [sam_class_scores(e.clip_logits) for e in evidence]
@@ -153,6 +167,26 @@ class Segmenter:
         clip_logits = class_logits(pooled.embeddings.float(), text, clip.logit_scale)
         non_empty = pooled.non_empty if clip.ensemble_needs_mask else None
         return ensemble_class_scores(decoder_logits, clip_logits, non_empty, seen, options.alpha, options.beta)
+
+    def sam_masks(self, features: EncoderFeatures, geometries: Sequence[ImageGeometry]) -> list[SamMasks]:
+        """SAM's masks of every image from its features: the image is encoded once.
+
+        Raises:
+            UserInputError: a model without SAM, or one whose masks come from another SAM than its features.
+        """
+        if self.model.sam is None or self.model.mask_sam is not None:
+            lack = "has no SAM" if self.model.sam is None else "makes its masks with another SAM than its features"
+            raise UserInputError(f"the options need SAM masks, but the model {self.model.spec.name!r} {lack}")
+        generator = SamMaskGenerator(self.model.sam, self.grid)
+        return [generator.from_embedding(features.sam[i].float(), geometries[i]) for i in range(features.batch_size)]
+
+    def _separate_sam_masks(self, batch: Batch, geometries: Sequence[ImageGeometry]) -> list[SamMasks]:
+        """Masks of a SAM that is not the features' one; empty when there is none such."""
+        if self.model.mask_sam is None:
+            return []
+        embeddings = self.model.mask_sam.encode_image(batch.images.to(self.model.device), batch.valid_sizes)
+        generator = SamMaskGenerator(self.model.mask_sam, self.grid)
+        return [generator.from_embedding(e.float(), g) for e, g in zip(embeddings, geometries, strict=True)]
 
     def _sam_evidence(
         self,
