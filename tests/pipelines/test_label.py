@@ -1,0 +1,201 @@
+"""Labeling: formats that others' tools read, each image once, errors, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+import pipelines.label
+from frozenseg.data import CocoPanoptic, decode_id_map
+from frozenseg.errors import MissingPathError, SkippedShareError, UserInputError
+from frozenseg.model import build_model, save_model
+from pipelines.corpus import find_corpus, image_ids, read_image_bytes
+from pipelines.label import LabelOptions, label
+from pipelines.label_formats import FORMATS
+from pipelines.segmenter_pool import PoolOptions, SegmenterSource
+from shards import ShardReader
+from shards.__main__ import check
+from tests.model.tiny import tiny_spec
+
+pytestmark = pytest.mark.filterwarnings("ignore::frozenseg.model.RandomWeightsWarning")
+HERE = PoolOptions(in_process=True)
+VOCABULARY = "cat; dog,puppy; sky(stuff)"
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> SegmenterSource:
+    import warnings
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_model(build_model(tiny_spec()), folder)
+    return SegmenterSource(model=str(folder))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Five pictures of several kinds, in two folders, and a file that is none."""
+    folder = tmp_path / "photos"
+    (folder / "trip").mkdir(parents=True)
+    names = ["a.jpg", "b.png", "trip/a.jpg", "trip/größe 1.png", "trip/c.webp"]
+    for seed, name in enumerate(names):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40 + seed, 56, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.doc").write_text("no image")
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def options(to: Path, **changes: Any) -> LabelOptions:
+    return LabelOptions(**{"to": str(to), "vocabulary": VOCABULARY, "images_per_part": 2, **changes})
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools and numpy 2
+def test_all_formats_are_read_by_others(photos: Path, tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = label(tiny_source, str(photos), options(out, formats=FORMATS), HERE)
+    assert (report.num_images, report.num_labelled, report.num_errors) == (5, 5, 0)
+    panoptic = json.loads((out / "coco-panoptic" / "panoptic.json").read_text())
+    assert len({a["image_id"] for a in panoptic["annotations"]}) == 5
+    areas: dict[int, dict[int, int]] = {}
+    for annotation in panoptic["annotations"]:
+        ids = decode_id_map((out / "coco-panoptic" / annotation["file_name"]).read_bytes(), "x")
+        found = {int(i): int(n) for i, n in zip(*np.unique(ids[ids > 0], return_counts=True), strict=True)}
+        assert found == {s["id"]: s["area"] for s in annotation["segments_info"]}
+        areas[annotation["image_id"]] = found
+    # Our own reader of COCO's layout takes it, and so does the shard reader.
+    assert len(CocoPanoptic(out / "coco-panoptic" / "panoptic.json", photos, out / "coco-panoptic")) == 5
+    coco = COCO(str(out / "coco-instances" / "instances.json"))
+    things = [s for a in panoptic["annotations"] for s in a["segments_info"] if s["category_id"] < 3]
+    assert len(coco.getAnnIds()) == len(things)
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        assert coco.annToMask(annotation).sum() == annotation["area"]
+    rows = [row for path in sorted((out / "parquet").iterdir()) for row in pyarrow.parquet.read_table(path).to_pylist()]
+    assert len(rows) == sum(len(found) for found in areas.values())
+    for row in rows:
+        mask = coco_mask.decode({"size": [row["height"], row["width"]], "counts": row["rle"]})
+        assert mask.sum() == row["area"]
+        assert row["category"] in ("cat", "dog", "sky")
+    semantic = sorted((out / "semantic-png").rglob("*.png"))
+    assert len(semantic) == 5
+    assert set(np.unique(np.asarray(Image.open(semantic[0])))) <= {0, 1, 2, 255}
+    assert check(str(out / "webdataset")) == 0
+    reader = ShardReader(out / "webdataset")
+    assert len(reader) == 5
+    images = [path for path in photos.rglob("*") if path.suffix in (".jpg", ".png", ".webp")]
+    assert sorted(sample.image_bytes for sample in reader) == sorted(path.read_bytes() for path in images)
+    assert sum(len(s.segments) for s in reader) == len(rows)
+    assert pyarrow.parquet.read_table(out / "errors.parquet").num_rows == 0
+    assert json.loads((out / "manifest.json").read_text())["num_labelled"] == 5
+
+
+def test_an_interrupted_run_ends_with_the_same_files(
+    photos: Path, tiny_source: SegmenterSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: Any = ("coco-panoptic", "parquet", "webdataset")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    label(tiny_source, str(photos), options(whole, formats=wanted), HERE)
+    original = pipelines.label.write_part
+    done: list[int] = []
+
+    def dies_after_writing(storage: Any, formats: Any, part: int, *rest: Any) -> Any:
+        done.append(part)
+        result = original(storage, formats, part, *rest)
+        if part == 1 and done.count(1) == 1:
+            raise KeyboardInterrupt  # all files are there, the record is not
+        return result
+
+    monkeypatch.setattr(pipelines.label, "write_part", dies_after_writing)
+    with pytest.raises(KeyboardInterrupt):
+        label(tiny_source, str(photos), options(broken, formats=wanted), HERE)
+    assert not (broken / "manifest.json").exists()
+    report = label(tiny_source, str(photos), options(broken, formats=wanted), HERE)
+    assert done == [0, 1, 1, 2]
+    assert report.num_labelled == 3
+    assert files(broken) == files(whole)
+    assert label(tiny_source, str(photos), options(broken, formats=wanted), HERE).num_labelled == 0
+    assert files(broken) == files(whole)
+
+
+def test_errors_are_listed_and_limited(photos: Path, tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not really")
+    (photos / "empty.png").write_bytes(b"")
+    with pytest.raises(SkippedShareError, match="2 of 7 images cannot be read"):
+        label(tiny_source, str(photos), options(tmp_path / "a", max_error_share=0.2), HERE)
+    out = tmp_path / "b"
+    assert label(tiny_source, str(photos), options(out, max_error_share=0.5), HERE).num_errors == 2
+    errors = pyarrow.parquet.read_table(out / "errors.parquet").to_pylist()
+    assert sorted(error["file"] for error in errors) == ["broken.jpg", "empty.png"]
+    assert all(error["reason"] for error in errors)
+    # A rerun of a finished run remembers the errors.
+    assert label(tiny_source, str(photos), options(out, max_error_share=0.5), HERE).num_errors == 2
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    photos: Path, tiny_source: SegmenterSource, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    label(tiny_source, str(photos / "trip"), options(out), HERE)
+    before = files(out)
+    for changed, name in [
+        (options(out, vocabulary="cat; bird"), "vocabulary"),
+        (options(out, min_score=0.5), "min_score"),
+        (options(out, formats=("parquet",)), "formats"),
+    ]:
+        with pytest.raises(UserInputError, match=f"different: {name}"):
+            label(tiny_source, str(photos / "trip"), changed, HERE)
+    with pytest.raises(UserInputError, match="different: images, num_images"):
+        label(tiny_source, str(photos), options(out), HERE)
+    assert files(out) == before
+
+
+def test_filters_turn_segments_to_void(photos: Path, tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    label(tiny_source, str(photos), options(tmp_path / "out", min_area=10**6), HERE)
+    panoptic = json.loads((tmp_path / "out" / "coco-panoptic" / "panoptic.json").read_text())
+    assert all(a["segments_info"] == [] for a in panoptic["annotations"])
+    ids = decode_id_map((tmp_path / "out" / "coco-panoptic" / panoptic["annotations"][0]["file_name"]).read_bytes(), "")
+    assert not ids.any()
+
+
+def test_corpora_of_every_kind(photos: Path, tmp_path: Path) -> None:
+    everything = find_corpus(str(photos))
+    assert len(everything) == 5
+    assert len({reference.image_id for reference in everything}) == 5
+    assert [r.file_name for r in find_corpus(f"{photos}/**/*.jpg")] == ["a.jpg", "trip/a.jpg"]
+    assert [r.image_id for r in find_corpus(str(photos / "b.png"))] == ["b"]
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"# mine\nphotos/b.png\n{photos}/a.jpg\n\n")
+    assert [len(read_image_bytes(r)) > 0 for r in find_corpus(str(listing))] == [True, True]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserInputError, match="found none"):
+        find_corpus(str(tmp_path / "empty"))
+    with pytest.raises(MissingPathError, match="no image matches"):
+        find_corpus(f"{photos}/*.gif")
+    with pytest.raises(MissingPathError):
+        find_corpus(str(tmp_path / "nowhere"))
+
+
+def test_ids_are_unique_and_fit_the_shard_format() -> None:
+    names = ["a.jpg", "a.png", "x/y.jpg", "x_y.jpg", "ü.jpg", "plain_1.jpg", "n" * 200 + ".jpg", "dot.dot.jpg"]
+    ids = image_ids(names)
+    assert len(set(ids)) == len(names)
+    assert ids[5] == "plain_1"
+    assert all(0 < len(i) <= 72 and i.replace("-", "").replace("_", "").isalnum() and i.isascii() for i in ids)
+
+
+@pytest.mark.parametrize("formats", [(), ("coco-panoptic", "tiff")])
+def test_formats_that_are_none(tmp_path: Path, formats: Any) -> None:
+    with pytest.raises(UserInputError, match="formats: expected some of coco-panoptic"):
+        options(tmp_path, formats=formats)
