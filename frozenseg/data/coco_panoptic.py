@@ -6,7 +6,7 @@ Files expected: the JSON (``panoptic_train2017.json``), every ``images[].file_na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class CocoPanoptic:
         vocabulary: gives the contiguous ids: a category of the JSON belongs to the vocabulary's category with that
             dataset id, or, where the vocabulary has no dataset ids, to the one with that name. None: the JSON's own
             categories in their order.
+        image_file: from the JSON's file name of an image to the file below `image_dir`, where releases differ.
 
     Raises:
         UserInputError: a missing or misshaped key, an id that occurs twice, a segment of a category that the JSON or
@@ -48,6 +49,8 @@ class CocoPanoptic:
         image_dir: str | Path,
         panoptic_dir: str | Path,
         vocabulary: Vocabulary | None = None,
+        *,
+        image_file: Callable[[str], str] = str,
     ) -> None:
         self.json_path, self.image_dir, self.panoptic_dir = str(json_path), str(image_dir), str(panoptic_dir)
         content = read_json(json_path, "panoptic JSON")
@@ -55,7 +58,7 @@ class CocoPanoptic:
         self.vocabulary = vocabulary or own
         self.contiguous_ids = match_categories(own, self.vocabulary)
         """Contiguous id of each dataset id of the JSON; categories outside the vocabulary are left out."""
-        self.entries = read_entries(content, self.json_path, own, self.vocabulary, self.contiguous_ids)
+        self.entries = read_entries(content, self.json_path, own, self.vocabulary, self.contiguous_ids, image_file)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -123,7 +126,12 @@ def match_categories(own: Vocabulary, vocabulary: Vocabulary) -> dict[int, int]:
 
 
 def read_entries(
-    content: Any, path: str, own: Vocabulary, vocabulary: Vocabulary, contiguous_ids: dict[int, int]
+    content: Any,
+    path: str,
+    own: Vocabulary,
+    vocabulary: Vocabulary,
+    contiguous_ids: dict[int, int],
+    image_file: Callable[[str], str],
 ) -> tuple[PanopticEntry, ...]:
     """Joins images with their annotations."""
     known = {category.dataset_id for category in own.categories}
@@ -160,7 +168,7 @@ def read_entries(
         entries.append(
             PanopticEntry(
                 image_id=image_id,
-                image_file=require(entry, "file_name", str, place),
+                image_file=image_file(require(entry, "file_name", str, place)),
                 panoptic_file=panoptic_file,
                 segments=segments_of_image,
                 size=size,

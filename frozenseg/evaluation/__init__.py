@@ -1,5 +1,6 @@
 """Metrics: incremental, mergeable over workers, with the reference evaluators' results."""
 
+from frozenseg.data.labels import IGNORED
 from frozenseg.evaluation.average_precision import (
     AveragePrecision,
     DetectedInstance,
@@ -15,7 +16,7 @@ from frozenseg.evaluation.counts import CountTable
 from frozenseg.evaluation.panoptic_quality import CategoryQuality, PanopticQuality, PanopticScores, Quality
 from frozenseg.evaluation.proposal_recall import ProposalRecall, Recall, RecallScores
 from frozenseg.evaluation.semantic_iou import CategoryIoU, SemanticIoU, SemanticScores
-from frozenseg.evaluation.truth import IGNORED, semantic_labels
+from frozenseg.evaluation.truth import semantic_labels
 
 __all__ = [
     "IGNORED",

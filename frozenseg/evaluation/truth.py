@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from frozenseg.data.labels import IGNORED
 from frozenseg.data.panoptic_png import runs
 from frozenseg.types import PanopticAnnotation
-
-IGNORED = -1
-"""Label of a pixel that no score counts."""
 
 
 def semantic_labels(annotation: PanopticAnnotation) -> NDArray[np.int32]:
