@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Evaluates a model on a data set with truth, for example:
 
 python ray_jobs/evaluate.py --model runs/coco/model --data s3://bucket/coco-val --to runs/coco/evaluation
@@ -7,6 +8,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+
+# `ray job submit` runs this file with no package installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import ray_session
 from pipelines.job import run_job

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Labels a corpus of images with any vocabulary, for example:
 
 python ray_jobs/label.py --images s3://bucket/photos --vocabulary "cat; dog,puppy; sky(stuff)" --model runs/coco/model
@@ -9,6 +10,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+# `ray job submit` runs this file with no package installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import ray_session
 from pipelines.job import run_job

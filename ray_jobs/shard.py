@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Turns a data set into a shard set, for example:
 
 python ray_jobs/shard.py --root coco --json annotations/panoptic_train2017.json --images train2017
@@ -10,6 +11,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+# `ray job submit` runs this file with no package installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import ray_session
 from pipelines.job import run_job
