@@ -204,10 +204,10 @@ class _Upscaling:
         x = self._activations[0](F.layer_norm(x, scale.shape, scale, shift, epsilon))
         weight, bias = self._second
         x = self._activations[1](torch.addmm(bias, x.flatten(0, 1), weight))
-        x = x.view(num_points, -1, hyper.shape[-1])  # [P, h w 2 2 2 2, c]
+        x = x.view(num_points, self._pixel_order.numel(), hyper.shape[-1])  # [P, h w 2 2 2 2, c]; P may be 0
         masks = torch.bmm(hyper.to(x.dtype), x.transpose(1, 2)).float()
         masks = masks.flatten(0, 1).index_select(1, self._pixel_order)
-        return masks.view(num_points, -1, 4 * height, 4 * width)
+        return masks.view(num_points, hyper.shape[1], 4 * height, 4 * width)
 
 
 def _pixel_order(grid_size: tuple[int, int]) -> Tensor:

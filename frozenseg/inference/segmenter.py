@@ -125,9 +125,7 @@ class Segmenter:
         ids = list(image_ids) or [str(i) for i in range(features.batch_size)]
         evidence: list[SamEvidence] | None = None
         if options.needs_sam_masks:
-            evidence = self._sam_evidence(
-                features, geometries, sam_masks or self.sam_masks(features, geometries), text
-            )
+            evidence = self._sam_evidence(features, geometries, sam_masks or self.sam_masks(features, geometries), text)
         if options.sam_only:
             assert evidence is not None
             scores = [sam_class_scores(e.clip_logits) for e in evidence]

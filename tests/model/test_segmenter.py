@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -14,13 +15,16 @@ import torch
 from PIL import Image
 
 import frozenseg
+from frozenseg.decoder import MaskDecoder
+from frozenseg.encoders import build_sam
 from frozenseg.errors import MissingPathError, UserInputError
 from frozenseg.inference.loading import resolve_device
 from frozenseg.inference.prediction import Prediction, drop_below
+from frozenseg.inference.sam_masks import GridSettings
 from frozenseg.inference.segmenter import Segmenter
-from frozenseg.model import RandomWeightsWarning, build_model, save_model
+from frozenseg.model import FrozenSeg, RandomWeightsWarning, build_model, save_model
 from frozenseg.types import Segment, SegmentationOutput
-from tests.model.tiny import tiny_spec
+from tests.model.tiny import TINY_DECODER, TINY_SAM, tiny_spec
 
 VOCABULARY = "cat; dog,puppy; sky(stuff); house"
 
@@ -86,8 +90,8 @@ def test_any_size_and_aspect(segmenter: Segmenter, size: tuple[int, int]) -> Non
 
 
 def test_4000_pixels(segmenter: Segmenter) -> None:
-    prediction = segmenter(picture(4000, 3000), "cat; sky(stuff)")
-    assert tuple(prediction.panoptic().segment_ids.shape) == (4000, 3000)
+    prediction = segmenter(picture(4000, 1000), "cat; sky(stuff)")
+    assert tuple(prediction.panoptic().segment_ids.shape) == (4000, 1000)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "LA", "P", "CMYK", "I;16", "1"])
@@ -156,6 +160,45 @@ def test_what_is_no_picture(segmenter: Segmenter, image: object, error: type[Exc
 def test_vocabularies_that_cannot_be_used(segmenter: Segmenter, vocabulary: str) -> None:
     with pytest.raises(UserInputError):
         segmenter(picture(), vocabulary)
+
+
+@pytest.mark.parametrize("options", [{"openseg": True}, {"sam_only": True}, {"sam_panoptic_weight": 0.5}])
+@pytest.mark.parametrize("found", ["many", "none"])
+def test_sam_masks_take_part(segmenter: Segmenter, options: dict[str, object], found: str) -> None:
+    every = GridSettings(points_per_side=3, min_predicted_iou=0, min_stability=0, nms_iou=1, max_masks=9)
+    nothing = GridSettings(points_per_side=2, min_predicted_iou=1e9)
+    with_sam = Segmenter(segmenter.model, grid=every if found == "many" else nothing)
+    chosen = dataclasses.replace(segmenter.options, **options, sam_min_probability=0.0)  # type: ignore[arg-type]
+    prediction = with_sam(picture(), VOCABULARY, chosen)
+    assert prediction.sam is not None
+    assert prediction.sam.mask_logits.shape[0] == (9 if found == "many" else 0)
+    check(prediction, (48, 72))
+    num_proposals = prediction.proposals().shape[0]
+    own = 0 if options.get("sam_only") else 6
+    assert num_proposals == own + prediction.sam.mask_logits.shape[0]
+
+
+def test_masks_of_another_sam(segmenter: Segmenter) -> None:
+    model = segmenter.model
+    other = FrozenSeg(model.clip, model.sam, model.decoder, model.spec, mask_sam=build_sam(TINY_SAM))
+    grid = GridSettings(points_per_side=2, min_predicted_iou=0, min_stability=0, nms_iou=1)
+    chosen = dataclasses.replace(segmenter.options, openseg=True)
+    first = Segmenter(model, grid=grid)(picture(), VOCABULARY, chosen).sam
+    second = Segmenter(other, grid=grid)(picture(), VOCABULARY, chosen).sam
+    assert first is not None
+    assert second is not None
+    assert first.mask_logits.shape == second.mask_logits.shape
+    assert not torch.allclose(first.mask_logits, second.mask_logits)
+
+
+def test_a_model_without_sam_says_so(segmenter: Segmenter) -> None:
+    model = segmenter.model
+    config = dataclasses.replace(TINY_DECODER, sam_channels=0, query_injector_layers=(), feature_injector_layers=())
+    spec = dataclasses.replace(model.spec, sam=None, decoder=config)
+    without = Segmenter(FrozenSeg(model.clip, None, MaskDecoder(config), spec).eval())
+    check(without(picture(), VOCABULARY), (48, 72))
+    with pytest.raises(UserInputError, match="has no SAM"):
+        without(picture(), VOCABULARY, dataclasses.replace(without.options, openseg=True))
 
 
 def test_segments_below_the_score_become_void() -> None:
