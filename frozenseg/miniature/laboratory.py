@@ -70,7 +70,7 @@ class Ablation:
     baseline: str = "fc-clip"
     rows: tuple[TrainedRow, ...] = ()
     options: tuple[OptionRow, ...] = ()
-    training: DecoderTraining = field(default_factory=lambda: DecoderTraining(half=True))
+    training: DecoderTraining = field(default_factory=DecoderTraining)
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.options]

@@ -30,18 +30,23 @@ from frozenseg.miniature.pretraining import ScenePool, learning_rate_factor, mak
 from frozenseg.miniature.world import SCENE_SIZE
 
 _MIN_POINT_AREA = 30
+_SHARPNESS = 3.0
+"""The released SAM's logits rise steeply at borders, and the offsets of the stability filter are meant for that. A mask
+decoder trained for minutes is right about the border but hesitant: its logits are stretched by this factor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamPretraining:
-    """num_scenes: size of the scene pool; batch_size scenes of num_points points each; num_encoder_steps: the
-    first steps, on the image encoder alone."""
+    """num_scenes: size of the scene pool; batch_size scenes of num_points points each; num_encoder_steps: the first of
+    num_steps, on the image encoder alone; num_mask_steps: further ones on the rest, with the image encoder as it is by
+    then (it is all that our decoder reads of SAM, so that both may train at the same time)."""
 
     num_scenes: int = 4000
     num_steps: int = 900
     batch_size: int = 8
     num_points: int = 6
     num_encoder_steps: int = 210
+    num_mask_steps: int = 700
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     seed: int = 21
@@ -64,7 +69,11 @@ def pretrain_sam(
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         images, ids, _ = pool().batch(settings.batch_size, generator)
         num_points = 0 if step < settings.num_encoder_steps else settings.num_points
-        return _batch_loss(encoder.sam, images, ids, num_points, generator)
+        return _batch_loss(encoder.sam, images, ids, num_points, 1.0, generator)
+
+    def mask_loss_of(step: int, generator: torch.Generator) -> Tensor:  # noqa: ARG001
+        images, ids, _ = pool().batch(settings.batch_size, generator)
+        return _batch_loss(encoder.sam, images, ids, settings.num_points, _SHARPNESS, generator)
 
     train_steps(
         encoder,
@@ -74,6 +83,22 @@ def pretrain_sam(
         num_steps=settings.num_steps,
         seed=settings.seed,
         checkpoint=checkpoint,
+        report=report,
+        every=50,
+    )
+    if settings.num_mask_steps == 0:
+        encoder.freeze()
+        return encoder
+    _sharpen(encoder.sam)
+    encoder.sam.image_encoder.requires_grad_(False)
+    train_steps(
+        encoder,
+        make_optimizer(encoder, settings.learning_rate, settings.weight_decay, ("token", "embed")),
+        mask_loss_of,
+        lambda step: learning_rate_factor(step, settings.num_mask_steps, 20, 0.1),
+        num_steps=settings.num_mask_steps,
+        seed=settings.seed + 1,
+        checkpoint=checkpoint.with_stem(checkpoint.stem + "-masks"),
         report=report,
         every=50,
     )
@@ -94,20 +119,33 @@ def _start_local(sam: Sam) -> None:
             attention.k_proj.weight.copy_(attention.q_proj.weight)
 
 
-def _batch_loss(sam: Sam, images: Tensor, ids: Tensor, num_points: int, generator: torch.Generator) -> Tensor:
-    """Likeness of the image map, and with points, the masks. images [B,3,256,256]; ids [B,S,S]."""
+def _sharpen(sam: Sam) -> None:
+    """Logits `_SHARPNESS` times as large, the same masks."""
+    with torch.no_grad():
+        for perceptron in sam.mask_decoder.output_hypernetworks_mlps:
+            perceptron.layers[-1].weight.mul_(_SHARPNESS)
+            perceptron.layers[-1].bias.mul_(_SHARPNESS)
+
+
+def _batch_loss(
+    sam: Sam, images: Tensor, ids: Tensor, num_points: int, sharpness: float, generator: torch.Generator
+) -> Tensor:
+    """Likeness of the image map, and with points, the masks, whose logits are divided by `sharpness` in the loss.
+    images [B,3,256,256]; ids [B,S,S]."""
     mean = torch.tensor(SAM_PIXEL_MEAN)[:, None, None]
     pixels = (images - mean) / torch.tensor(SAM_PIXEL_STD)[:, None, None]
     with torch.autocast("cpu", torch.bfloat16):
         embeddings = sam.image_encoder(pixels)
-        likeness = _likeness_loss(embeddings.float(), ids, generator)
+        likeness: Tensor = embeddings.new_zeros(())
+        if embeddings.requires_grad:
+            likeness = _likeness_loss(embeddings.float(), ids, generator)
         if num_points == 0:
             return likeness
         losses = []
         for embedding, map_ in zip(embeddings, ids, strict=True):
             points, truth = sample_points(map_, num_points, generator)
             logits, predicted_iou = predict_masks(sam, embedding[None], points)
-            losses.append(_mask_loss(logits.float(), predicted_iou.float(), truth))
+            losses.append(_mask_loss(logits.float() / sharpness, predicted_iou.float(), truth))
     return torch.stack(losses).mean() + 0.3 * likeness
 
 

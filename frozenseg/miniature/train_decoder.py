@@ -44,13 +44,13 @@ class DecoderTraining:
 
     num_steps: int = 600
     batch_size: int = 6
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     decay_at: float = 0.85
     num_points: int = 1024
     seed: int = 0
-    half: bool = False
+    half: bool = True
     decoder: DecoderConfig = field(default_factory=miniature_decoder_config)
 
 
