@@ -250,6 +250,7 @@ def evaluate(
         progress.add(result["num_images"])
     if parts:
         progress.finish()
+    store.storage.remove_temporary()
     report = _report(store, [n for n, _ in numbered], segmenter, vocabulary, options)
     report["seconds_of_this_run"] = round(time.monotonic() - start, 2)
     num_skipped = len(report["skipped"])

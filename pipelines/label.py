@@ -209,6 +209,7 @@ class _ErrorWatch:
 def _finish(store: PartStore, numbers: Sequence[int], vocabulary: Vocabulary, options: LabelOptions) -> None:
     """errors.parquet, the merged files, the shard set's manifest, and last the manifest of it all."""
     storage = store.storage
+    storage.remove_temporary()
     errors: list[dict[str, str]] = []
     shard_files, columns, num_labelled = [], set(), 0
     for number in numbers:

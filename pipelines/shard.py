@@ -115,6 +115,7 @@ def shard_coco(source: CocoPanoptic, options: ShardOptions, log_path: Path | Non
             f"{len(manifest.skipped)} of {len(source)} samples cannot be used, more than the share of "
             f"{options.max_skipped_share:g} that is allowed: {listing}"
         )
+    storage.remove_temporary()
     write_manifest(storage, manifest)
     storage.remove(RECORD_FOLDER)
     return ShardReport(manifest=manifest, num_written=len(jobs))

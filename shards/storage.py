@@ -14,6 +14,8 @@ import fsspec
 
 from frozenseg.errors import MissingPathError, UserInputError
 
+TEMPORARY_PREFIX = ".tmp-"
+
 
 class Storage:
     """A folder of files, by address: a local path, or `s3://bucket/prefix`, `gs://…`, `memory://…`.
@@ -62,7 +64,7 @@ class Storage:
         except FileNotFoundError:
             return []
         names = (str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
-        return sorted(name for name in names if not name.startswith(".tmp-"))
+        return sorted(name for name in names if not name.startswith(TEMPORARY_PREFIX))
 
     def read_bytes(self, name: str) -> bytes:
         """Raises MissingPathError."""
@@ -95,7 +97,7 @@ class Storage:
         folder = os.path.dirname(self.path(name)) if self.is_local else None
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=folder)
+        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=folder)
         try:
             with os.fdopen(handle, "w+b") as file:
                 yield file
@@ -122,6 +124,15 @@ class Storage:
             shutil.rmtree(path)
         else:
             os.unlink(path)
+
+    def remove_temporary(self) -> None:
+        """Deletes what writers that were killed left behind. For a moment when nobody writes here."""
+        if not self.is_local:
+            return  # temporary files of other addresses lie in this machine's own temporary folder
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if name.startswith(TEMPORARY_PREFIX):
+                    os.unlink(os.path.join(folder, name))
 
 
 def _sync_folder(folder: str) -> None:

@@ -23,6 +23,7 @@ from pipelines.label_formats import FORMATS
 from pipelines.segmenter_pool import PoolOptions, SegmenterSource
 from shards import ShardReader
 from shards.__main__ import check
+from tests.campaigns.label_kills import run_campaign
 from tests.model.tiny import tiny_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore::frozenseg.model.RandomWeightsWarning")
@@ -199,3 +200,10 @@ def test_ids_are_unique_and_fit_the_shard_format() -> None:
 def test_formats_that_are_none(tmp_path: Path, formats: Any) -> None:
     with pytest.raises(UserInputError, match="formats: expected some of coco-panoptic"):
         options(tmp_path, formats=formats)
+
+
+@pytest.mark.slow
+def test_two_kills_leave_no_trace(tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    outcome = run_campaign(Path(tiny_source.model), VOCABULARY, tmp_path, kills=2, images=16, with_ray=False)
+    assert outcome.num_kills == 2
+    assert outcome.passed, outcome

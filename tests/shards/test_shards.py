@@ -37,7 +37,7 @@ from shards import (
     write_shard,
     write_shard_to,
 )
-from shards.__main__ import check
+from shards.__main__ import check, main
 
 VOCABULARY = Vocabulary(
     categories=(Category(name="red button", synonyms=("scarlet knob",), dataset_id=7, color=(1, 2, 3)),), name="tiny"
@@ -223,22 +223,19 @@ def test_an_unusable_address_is_one_line() -> None:
         Storage("nosuch://x")
 
 
-def test_check_command(tmp_path: Path) -> None:
+def test_check_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     make_set(tmp_path / "good")
-    for address, code, text in [
-        (tmp_path / "good", 0, "0 damaged"),
-        (tmp_path / "none", 2, "no finished shard set"),
+    make_set(tmp_path / "bad")
+    (tmp_path / "bad" / "tiny-000000.tar").unlink()
+    for folder, code, text in [
+        ("good", 0, "0 damaged"),
+        ("bad", 1, "tiny-000000.tar is missing"),
+        ("none", 2, "no finished shard set"),
     ]:
-        done = subprocess.run(
-            [sys.executable, "-m", "shards", "check", str(address)],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=Path(__file__).parents[2],
-        )
-        assert done.returncode == code
-        assert text in done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
+        monkeypatch.setattr(sys, "argv", ["shards", "check", str(tmp_path / folder)])
+        assert main() == code
+        output = capsys.readouterr()
+        assert text in output.out + output.err
 
 
 FROZEN_ORDER = [2, 0, 7, 5, 4, 6, 1, 3, 8, 9]
@@ -286,3 +283,14 @@ def test_a_file_record_is_consistent(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(record))
     with pytest.raises(UserInputError, match=f"{file.name}.*offsets"):
         ShardReader(tmp_path)
+
+
+def test_leftovers_of_killed_writers_are_no_files_and_can_be_swept(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    (tmp_path / ".tmp-abc").write_bytes(b"half a tar")
+    storage = Storage(tmp_path)
+    assert ".tmp-abc" not in storage.list_names()
+    assert check(str(tmp_path)) == 0
+    storage.remove_temporary()
+    assert not (tmp_path / ".tmp-abc").exists()
+    assert check(str(tmp_path)) == 0
