@@ -101,9 +101,12 @@ def close_objects(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     closed = {key: close_objects(value) for key, value in schema.items()}
-    if schema.get("type") == "object" and isinstance(schema.get("properties"), dict):
-        if not schema.get("x-kubernetes-preserve-unknown-fields") and schema["properties"].keys() - {"metadata"}:
-            closed.setdefault("additionalProperties", False)
+    has_fields = schema.get("type") == "object" and isinstance(schema.get("properties"), dict)
+    is_open = schema.get("x-kubernetes-preserve-unknown-fields") or not schema.get("properties", {}).keys() - {
+        "metadata"
+    }
+    if has_fields and not is_open:
+        closed.setdefault("additionalProperties", False)
     if "x-kubernetes-int-or-string" in schema:
         closed = {"type": ["integer", "string"]}
     return closed
