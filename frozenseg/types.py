@@ -81,7 +81,7 @@ class Vocabulary:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def seen_mask(self, training_vocabulary: Vocabulary) -> Tensor:
-        """[K] bool: a category is seen when any of its names is a name of the training vocabulary (the paper's rule)."""
+        """[K] bool: a category is seen when any of its names is one of the training vocabulary (the paper's rule)."""
         known = {name for category in training_vocabulary.categories for name in category.names}
         return torch.tensor([any(name in known for name in c.names) for c in self.categories], dtype=torch.bool)
 
@@ -292,9 +292,9 @@ class DecoderPrediction:
     class_logits: Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: DeepSpeed's ZeRO 3 looks into a module's output by vars()
 class DecoderOutput:
-    """The decoder's final prediction, and the supervised ones before it in order (before layer 0, after layer 0, ...)."""
+    """The decoder's final prediction, and those before it in order: before layer 0, after layer 0, ..."""
 
     mask_logits: Tensor
     class_logits: Tensor

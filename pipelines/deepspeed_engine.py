@@ -118,6 +118,8 @@ class DeepSpeedEngine(Collectives):
         return torch.stack([parameter.sum() for parameter in self._trained.values()]).sum() * 0
 
     def save(self) -> EngineState:
+        if self._num_updates:
+            self._link_moments()
         # Every parameter of the decoder trains; buffers, which nothing partitions, come from the module.
         parameters = {name: self._full(name, None) for name in self._trained}
         buffers = {name: value.detach().cpu().clone() for name, value in self._engine.module.named_buffers()}
@@ -183,9 +185,14 @@ class DeepSpeedEngine(Collectives):
         for tensor in flat:
             moments = {key: torch.zeros_like(tensor) for key in MOMENTS}
             base.state[tensor] = {"step": torch.tensor(float(num_updates)), **moments}
+        self._link_moments()
+
+    def _link_moments(self) -> None:
+        """Stages 1 and 2 find a parameter's part of the flat moments through links, which DeepSpeed makes once, before
+        the first update, when AdamW has no moments yet: made again, they point to what is there now."""
         if self._zero_stage in (1, 2):
-            zero._hp_optimizer_states_linked = False
-            zero._lazy_init_hp_params_optimizer_state()
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _set_full(self, parameter: nn.Parameter, key: str | None, value: Tensor) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state

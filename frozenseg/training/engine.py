@@ -212,7 +212,8 @@ class TorchEngine(Collectives):
         for name, parameter in self._trained.items():
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(state.num_updates)),
-                "exp_avg": state.first_moments[name].to(parameter),
-                "exp_avg_sq": state.second_moments[name].to(parameter),
+                # clone: the optimizer updates its moments in place, and the caller's are not its own
+                "exp_avg": state.first_moments[name].to(parameter).clone(),
+                "exp_avg_sq": state.second_moments[name].to(parameter).clone(),
             }
         self._num_updates = state.num_updates
