@@ -1,0 +1,152 @@
+"""The smallest training that shows something: four scenes, and the encoders' pre-training steps."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import frozenseg
+from frozenseg.classify import embed_vocabulary
+from frozenseg.decoder.config import DecoderConfig
+from frozenseg.miniature import training_vocabulary
+from frozenseg.miniature.evaluate import evaluate
+from frozenseg.miniature.pretrain_clip import ClipPretraining, pretrain_clip, region_cells
+from frozenseg.miniature.pretrain_sam import SamPretraining, actual_iou, pretrain_sam, sample_points
+from frozenseg.miniature.pretraining import ScenePool, learning_rate_factor
+from frozenseg.miniature.train_decoder import DecoderTraining, miniature_decoder_config, train_decoder
+from frozenseg.miniature.views import load_views, make_views, save_views
+
+TINY = dataclasses.replace(
+    miniature_decoder_config(),
+    hidden_dim=64,
+    num_queries=12,
+    num_layers=3,
+    feedforward_dim=128,
+    query_injector_layers=(1,),
+    feature_injector_layers=(0,),
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return frozenseg.load("miniature", device="cpu").model
+
+
+@pytest.fixture(scope="module")
+def views(model):
+    return make_views(model.clip, model.sam, training_vocabulary(), "base", 4, seed=11)
+
+
+def pixel_accuracy(decoder, views, text):
+    """Share of pixels whose likeliest category (by the decoder alone) is the truth's."""
+    with torch.no_grad():
+        output = decoder(views.features(range(4)), text)
+    shares = output.class_logits.softmax(-1)[..., :-1]
+    votes = torch.einsum("bqk,bqhw->bkhw", shares, output.mask_logits.sigmoid())
+    guess = torch.nn.functional.interpolate(votes, size=(128, 128), mode="bilinear").argmax(1)
+    right = total = 0
+    for found, target in zip(guess, views.targets, strict=True):
+        truth = (target.masks.long() * (target.category_ids[:, None, None] + 1)).sum(0)
+        right += int(((found + 1) == truth).sum())
+        total += int((truth > 0).sum())
+    return right / total
+
+
+def test_four_scenes_are_learnt_by_heart(model, views):
+    text = embed_vocabulary(model.clip, training_vocabulary())
+    losses = []
+    settings = DecoderTraining(num_steps=60, batch_size=4, learning_rate=2e-3, half=False, decoder=TINY, num_points=512)
+    decoder = train_decoder(views, text, settings, lambda step, loss: losses.append(loss))
+    assert losses[-1] < losses[0] / 3
+    assert pixel_accuracy(decoder, views, text) > 0.9
+    untrained = train_decoder(views, text, dataclasses.replace(settings, num_steps=0))
+    assert pixel_accuracy(untrained, views, text) < 0.5
+
+
+def test_training_repeats_itself(model, views):
+    text = embed_vocabulary(model.clip, training_vocabulary())
+    settings = DecoderTraining(num_steps=2, batch_size=2, decoder=TINY, num_points=64)
+    first, second = (train_decoder(views, text, settings).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_views_survive_the_disk(views, tmp_path):
+    save_views(views, tmp_path / "views.safetensors")
+    again = load_views(tmp_path / "views.safetensors", training_vocabulary())
+    assert again.source == views.source
+    assert again.segments == views.segments
+    assert all(torch.equal(a, b) for a, b in zip(again.maps, views.maps, strict=True))
+    for a, b in zip(again.targets, views.targets, strict=True):
+        assert torch.equal(a.masks, b.masks)
+        assert torch.equal(a.category_ids, b.category_ids)
+
+
+def test_resumed_pretraining_is_the_uninterrupted_one(tmp_path):
+    settings = ClipPretraining(num_scenes=4, num_steps=2, batch_size=2)
+    whole = pretrain_clip(settings, tmp_path / "whole.pt", lambda step, loss: None)
+    partial = torch.load(tmp_path / "whole.pt", weights_only=True)
+    assert partial["step"] == 2
+    again = pretrain_clip(settings, tmp_path / "whole.pt", lambda step, loss: pytest.fail("nothing was left to do"))
+    for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_sam_pretraining_takes_both_phases(tmp_path):
+    losses = []
+    settings = SamPretraining(
+        num_scenes=3, num_steps=2, num_encoder_steps=1, num_mask_steps=1, batch_size=1, num_points=2
+    )
+    encoder = pretrain_sam(settings, tmp_path / "sam.pt", lambda step, loss: losses.append(loss))
+    assert len(losses) == 2  # one report of each of its two runs
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_points_lie_in_their_segments():
+    pool = ScenePool.make(1, 2)
+    points, truth = sample_points(pool.segment_ids[0].long(), 20, torch.Generator().manual_seed(0))
+    for (x, y), mask in zip(points.tolist(), truth, strict=True):
+        assert mask[int(y / 2), int(x / 2)] == 1
+
+
+def test_cells_are_those_of_mask_pooling(model, views):
+    """Pre-training pools the cells that prediction's mask pooling will take."""
+    masks = views.targets[0].masks.float()
+    logits = torch.nn.functional.avg_pool2d(masks[:, None] * 2 - 1, 2)[:, 0]
+    dense = torch.arange(64.0).view(1, 1, 8, 8)
+    from frozenseg.ops import pool_masks
+
+    pooled = pool_masks(dense, logits[None])[0, :, 0]
+    cells = region_cells(masks, 8).float()
+    expected = (cells * dense[0]).flatten(1).sum(1) / (cells.flatten(1).sum(1) + 1e-8)
+    assert torch.allclose(pooled, expected, atol=1e-4)
+
+
+def test_iou_of_logits():
+    logits = torch.tensor([[[1.0, 1.0], [-1.0, -1.0]]])
+    truth = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    assert actual_iou(logits, truth).tolist() == [0.5]
+
+
+def test_learning_rate_rises_holds_and_falls():
+    factors = [learning_rate_factor(step, 100, 10, 0.5) for step in range(100)]
+    assert factors[0] == 0.1
+    assert factors[9] == factors[50] == 1.0
+    assert factors[75] == 0.5
+    assert factors[99] == pytest.approx(0.02)
+
+
+def test_evaluation_fills_the_two_by_two(model):
+    from frozenseg.inference.segmenter import Segmenter
+    from frozenseg.miniature import full_vocabulary
+
+    views = make_views(model.clip, model.sam, full_vocabulary(), "all", 6, seed=12)
+    scores = evaluate(Segmenter(model), views)
+    things = [s for scene in views.segments for s in scene if s.is_thing]
+    assert sum(cell.num_segments for cell in scores.cells.values()) == len(things)
+    assert 0 < scores.miou_seen <= 1
+
+
+def test_the_default_decoder_is_what_the_docs_say():
+    config = miniature_decoder_config()
+    assert isinstance(config, DecoderConfig)
+    assert (config.hidden_dim, config.num_queries, config.num_layers, config.pixel_decoder_layers) == (96, 24, 6, 1)
