@@ -108,6 +108,7 @@ def start(needs: Sequence[Need] = (), options: RayOptions | None = None) -> bool
     """
     options = options or RayOptions()
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        _quiet()
         _check_cluster(needs, options)
         return False
     # The worker processes' own thread pools would fight for the cores that Ray believes it deals out.
@@ -144,8 +145,27 @@ def _join(options: RayOptions) -> None:
         raise UserInputError(f"no Ray cluster answers at {address!r}: {error}") from error
 
 
+def refuse_early(needs: Sequence[Need], options: RayOptions) -> None:
+    """What `start` would refuse after Ray is up, as far as the options alone tell: costs nothing, imports nothing.
+
+    Raises:
+        UserInputError: as `check_schedulable`.
+    """
+    if options.address is not None or "RAY_ADDRESS" in os.environ:
+        return
+    num_gpus = float("inf") if options.num_gpus is None else float(options.num_gpus)
+    check_schedulable(needs, [{"CPU": float(_own_cpus(needs, options)), "GPU": num_gpus}])
+
+
+def _own_cpus(needs: Sequence[Need], options: RayOptions) -> int:
+    """Logical CPUs of a session of our own."""
+    wanted = -(-sum(need.count * need.cpus for need in needs) // 1)
+    return options.num_cpus or max(os.cpu_count() or 1, int(wanted) + 1)
+
+
 def _start_local(needs: Sequence[Need], options: RayOptions) -> None:
     """A session with its own token and temporary folder: nothing in the home folder, no clash with another session."""
+    refuse_early(needs, options)
     # Short, because the paths of unix sockets below it may have 107 characters at most.
     folder = Path(tempfile.mkdtemp(prefix="fs-ray-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -156,8 +176,7 @@ def _start_local(needs: Sequence[Need], options: RayOptions) -> None:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
     import ray
 
-    wanted = -(-sum(need.count * need.cpus for need in needs) // 1)
-    num_cpus = options.num_cpus or max(os.cpu_count() or 1, int(wanted) + 1)
+    num_cpus = _own_cpus(needs, options)
     for attempt in range(NUM_START_ATTEMPTS):
         try:
             ray.init(
@@ -192,5 +211,6 @@ def _quiet() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # Errors of our workers are for users to read: the trace of Ray's own frames adds nothing.
-    context.log_internal_stack_trace_to_stdout = False
+    context.print_on_execution_start = False
+    # A user's mistake that a worker finds must arrive as what it is, not wrapped into Ray's own exception.
+    context.raise_original_map_exception = True

@@ -7,6 +7,7 @@ written last, says that it is done: a rerun does the parts without a record, and
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -21,7 +22,7 @@ import torch
 from frozenseg.errors import UserInputError
 from frozenseg.inference.loading import DTYPES, model_folder, resolve_device
 from frozenseg.inference.segmenter import Segmenter
-from frozenseg.model import ModelSpec, WeightsSource, build_model, load_model, read_spec
+from frozenseg.model import ModelSpec, WeightsSource, build_model, load_model, read_spec, with_random_encoders
 from frozenseg.model.load_encoders import load_into, read_tensors
 from frozenseg.model.spec import DECODER_FILE
 from shards import Storage
@@ -52,10 +53,24 @@ class SegmenterSource:
         """Raises as `frozenseg.model.read_spec`."""
         return read_spec(model_folder(self.model))
 
-    def build(self) -> Segmenter:
-        """The segmenter on its device. Raises as `frozenseg.load`."""
+    def check(self) -> None:
+        """What can be known without building anything. Raises as `spec`, and for a dtype or device that is none."""
         if self.dtype not in DTYPES:
             raise UserInputError(f"dtype: expected one of {', '.join(DTYPES)}, found {self.dtype!r}")
+        if self.device.split(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+            raise UserInputError(f"device: expected auto, cpu, cuda or mps, found {self.device!r}")
+        self.spec()
+
+    def notice(self) -> str:
+        """One line for every output when weights are random, else empty."""
+        spec = self.spec()
+        if self.random_encoders:
+            spec = with_random_encoders(spec)
+        return dataclasses.replace(spec, decoder_is_random=spec.decoder_is_random or self.untrained).notice
+
+    def build(self) -> Segmenter:
+        """The segmenter on its device. Raises as `frozenseg.load`."""
+        self.check()
         torch.set_num_threads(self.num_threads)
         folder, dtype, device = model_folder(self.model), DTYPES[self.dtype], resolve_device(self.device)
         if not self.random_encoders and not self.untrained:
@@ -171,14 +186,20 @@ def run_parts(
 
 
 class JsonActor:
-    """Ray Data's column dicts on the outside, one part at a time on the inside."""
+    """Ray Data's column dicts on the outside, one part at a time on the inside.
+
+    The actor inside is built at the first call: an error in an actor's constructor reaches the driver as a dead actor
+    with a page of traces, one in a call as itself.
+    """
 
     def __init__(
         self, actor: Callable[..., Callable[[dict[str, Any]], dict[str, Any]]], arguments: dict[str, Any]
     ) -> None:
-        self.actor = actor(**arguments)
+        self.build = functools.partial(actor, **arguments)
+        self.actor: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        self.actor = self.actor or self.build()
         return {"result": [json.dumps(self.actor(json.loads(part))) for part in batch["part"]]}
 
 

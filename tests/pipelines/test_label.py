@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from frozenseg.data import CocoPanoptic, decode_id_map
 from frozenseg.errors import MissingPathError, SkippedShareError, UserInputError
 from frozenseg.model import build_model, save_model
 from pipelines.corpus import find_corpus, image_ids, read_image_bytes
-from pipelines.label import LabelOptions, label
+from pipelines.job import run_job
+from pipelines.label import LabelActor, LabelOptions, label
 from pipelines.label_formats import FORMATS
-from pipelines.segmenter_pool import PoolOptions, SegmenterSource
+from pipelines.segmenter_pool import PoolOptions, SegmenterSource, run_parts
 from shards import ShardReader
 from shards.__main__ import check
 from tests.campaigns.label_kills import run_campaign
@@ -207,3 +210,23 @@ def test_two_kills_leave_no_trace(tiny_source: SegmenterSource, tmp_path: Path) 
     outcome = run_campaign(Path(tiny_source.model), VOCABULARY, tmp_path, kills=2, images=16, with_ray=False)
     assert outcome.num_kills == 2
     assert outcome.passed, outcome
+
+
+def test_a_users_mistake_that_a_worker_finds_is_one_line(
+    tmp_path: Path, ray_session: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = SegmenterSource(model=str(tmp_path / "nowhere"))
+    arguments = {"segmenter": nowhere, "options": options(tmp_path), "to": str(tmp_path)}
+    parts = [{"number": 0, "first": 0, "images": []}]
+
+    def run(_: Arguments) -> None:
+        list(run_parts(LabelActor, arguments, parts, PoolOptions(cpus=0.5)))
+
+    monkeypatch.setattr(sys, "argv", ["job"])
+    assert run_job(Arguments, run, "") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"model folder {tmp_path / 'nowhere'} does not exist"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Of no use."""
