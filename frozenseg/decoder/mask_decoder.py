@@ -26,13 +26,14 @@ class MaskDecoder(nn.Module):
         self.transformer = TransformerDecoder(config)
         self.void_embedding = nn.Embedding(1, config.embedding_dim)
 
-    def forward(self, features: EncoderFeatures, text: TextEmbeddings) -> DecoderOutput:
+    def forward(self, features: EncoderFeatures, text: TextEmbeddings, *, with_auxiliary: bool = True) -> DecoderOutput:
         """Predictions for a batch of features.
 
         Args:
             features: clip_pyramid at strides 4, 8, 16, 32 with `config.clip_channels`; sam [B,sam_channels,h,w] of any
                 size when an injector is on, not looked at otherwise.
             text: rows [T,D] of unit norm.
+            with_auxiliary: the predictions that only the loss reads; without them `auxiliary` is empty.
 
         Returns:
             mask_logits [B,Q,H/4,W/4] (in autocast's dtype); class_logits [B,Q,K+1] float32, void last; auxiliary: the
@@ -44,7 +45,10 @@ class MaskDecoder(nn.Module):
         self._check(features, text)
         pixel = self.pixel_decoder(features.clip_pyramid)
         sam_map: Tensor | None = None if self.sam_branch is None else self.sam_branch(features.sam)
-        output: DecoderOutput = self.transformer(pixel, features.sam, sam_map, text, self.void_embedding.weight[0])
+        void = self.void_embedding.weight[0]
+        output: DecoderOutput = self.transformer(
+            pixel, features.sam, sam_map, text, void, with_auxiliary=with_auxiliary
+        )
         return output
 
     def _check(self, features: EncoderFeatures, text: TextEmbeddings) -> None:

@@ -59,13 +59,17 @@ class PredictionHeads(nn.Module):
 
     def forward(self, queries: Tensor, mask_features: Tensor, text: TextEmbeddings, void: Tensor) -> DecoderPrediction:
         """queries [B,Q,C]; mask_features [B,mask_dim,H/4,W/4]; void [D], the learned row."""
+        masks = self.masks(queries, mask_features)
         queries = self.query_norm(queries)
-        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embedding(queries), mask_features)
         pooled = self.pooled_projection(pool_masks(mask_features, masks).to(queries.dtype))
         embeddings = self.class_embedding(pooled + queries)
         scale = self.logit_scale.exp().clamp(max=_LARGEST_SCALE)
         logits = class_logits(embeddings, text.rows, text.row_category, scale, void)
         return DecoderPrediction(mask_logits=masks, class_logits=logits)
+
+    def masks(self, queries: Tensor, mask_features: Tensor) -> Tensor:
+        """Mask logits [B,Q,H/4,W/4] alone: all that the next layer needs of a prediction."""
+        return torch.einsum("bqc,bchw->bqhw", self.mask_embedding(self.query_norm(queries)), mask_features)
 
     def spatial_query(self, sam: Tensor, mask_logits: Tensor) -> Tensor:
         """sam [B,C_sam,h,w] under mask_logits [B,Q,h',w']: [B,Q,C]."""
@@ -129,28 +133,36 @@ class TransformerDecoder(nn.Module):
         self.query_injector_layers = frozenset(config.query_injector_layers) - {config.num_layers - 1}
 
     def forward(
-        self, pixel: PixelFeatures, sam: Tensor, sam_map: Tensor | None, text: TextEmbeddings, void: Tensor
+        self,
+        pixel: PixelFeatures,
+        sam: Tensor,
+        sam_map: Tensor | None,
+        text: TextEmbeddings,
+        void: Tensor,
+        *,
+        with_auxiliary: bool = True,
     ) -> DecoderOutput:
         """sam [B,C_sam,h,w]: SAM's own map, for the Query Injector; sam_map [B,C,h',w']: the SAM branch's, None
-        without a Feature Injector; void [D]."""
+        without a Feature Injector; void [D]; with_auxiliary: classify the queries after every layer, for the loss."""
         sizes = [map_size(level) for level in pixel.levels]
         levels = [self._tokens(level, index) for index, level in enumerate(pixel.levels)]
         sam_tokens = None if sam_map is None else self._tokens(self._fit_sam(sam_map, sizes[0]), 0)
         batch = int(pixel.mask_features.shape[0])
         queries = self.query_content.weight.expand(batch, -1, -1)
-        predictions = [self.heads(queries, pixel.mask_features, text, void)]
+        auxiliary: list[DecoderPrediction] = []
         for index, layer in enumerate(self.layers):
+            if with_auxiliary:
+                auxiliary.append(self.heads(queries, pixel.mask_features, text, void))
+                masks = auxiliary[-1].mask_logits
+            else:
+                masks = self.heads.masks(queries, pixel.mask_features)
+            if index - 1 in self.query_injector_layers:
+                queries = queries + self.heads.spatial_query(sam, masks)
             turn = index % NUM_LEVELS
-            allowed = self._allowed(predictions[-1].mask_logits, sizes[turn])
+            allowed = self._allowed(masks, sizes[turn])
             queries = layer(queries, self.query_position.weight, levels[turn], allowed, sam_tokens)
-            predictions.append(self.heads(queries, pixel.mask_features, text, void))
-            if index in self.query_injector_layers:
-                queries = queries + self.heads.spatial_query(sam, predictions[-1].mask_logits)
-        return DecoderOutput(
-            mask_logits=predictions[-1].mask_logits,
-            class_logits=predictions[-1].class_logits,
-            auxiliary=tuple(predictions[:-1]),
-        )
+        final = self.heads(queries, pixel.mask_features, text, void)
+        return DecoderOutput(mask_logits=final.mask_logits, class_logits=final.class_logits, auxiliary=tuple(auxiliary))
 
     def _fit_sam(self, sam_map: Tensor, size: Size) -> Tensor:
         """In evaluation the SAM map is brought to the stride-32 grid: there SAM saw the picture squashed to a square.

@@ -59,9 +59,9 @@ class FrozenSeg(nn.Module):
             return encode_batch(self.clip, self.sam, batch.to(self.device))
 
     def decode(self, features: EncoderFeatures, text: TextEmbeddings) -> DecoderOutput:
-        """Features and text rows -> mask and class logits in float32."""
+        """Features and text rows -> mask and class logits in float32; auxiliary predictions in training mode only."""
         with self._autocast():
-            output: DecoderOutput = self.decoder(features, text)
+            output: DecoderOutput = self.decoder(features, text, with_auxiliary=self.training)
         return output
 
     def forward(self, batch: Batch, text: TextEmbeddings) -> DecoderOutput:
