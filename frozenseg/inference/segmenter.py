@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from frozenseg.classify import class_logits, ensemble_class_scores
 from frozenseg.config import from_mapping
@@ -195,13 +194,13 @@ class Segmenter:
     ) -> list[SamEvidence]:
         """SAM's masks of every image with CLIP's view of each."""
         clip = self.model.clip
+        # The ensemble's softmax has void in it: the decoder's learned row, at CLIP's scale.
+        void = self.model.decoder.void_embedding.weight[0]
         result = []
         for i, (geometry, masks) in enumerate(zip(geometries, sam_masks, strict=True)):
             pooled = clip.pool_masks(features.clip_dense[i : i + 1], masks.logits[None].to(self.model.device).float())
-            logits = class_logits(pooled.embeddings.float(), text, clip.logit_scale)[0]
-            result.append(
-                SamEvidence(mask_logits=masks.logits.float(), clip_logits=F.pad(logits, (0, 1)), geometry=geometry)
-            )
+            logits = class_logits(pooled.embeddings.float(), text, clip.logit_scale, void)[0]
+            result.append(SamEvidence(mask_logits=masks.logits.float(), clip_logits=logits, geometry=geometry))
         return result
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,20 +11,10 @@ import torch
 
 from frozenseg.losses import Criterion, Losses
 from frozenseg.types import DecoderOutput, DecoderPrediction, PanopticTarget
+from tests.parity.golden import load_module
 from tests.parity.result import CaseResult
 
 TOLERANCE = 1e-5
-
-
-def load_module(folder: Path, name: str) -> ModuleType:
-    """A module of the golden folder. compare.py imports inputs.py by its bare name, so that one is registered."""
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def panoptic_targets(raw: list[dict[str, np.ndarray]]) -> list[PanopticTarget]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,22 +19,12 @@ from frozenseg.inference.panoptic import panoptic
 from frozenseg.inference.proposals import proposals
 from frozenseg.inference.semantic import query_votes, semantic, semantic_scores
 from frozenseg.types import SegmentationOutput, TextEmbeddings
+from tests.parity.golden import load_module
 from tests.parity.result import CaseResult
 
 FLOAT_TOLERANCE = 1e-5
 MAP_TOLERANCE = 1e-3
 """Share of pixels that may differ in a label map."""
-
-
-def load_module(folder: Path, name: str) -> ModuleType:
-    """A module of the golden folder. They import each other by bare names, so it is registered under its own."""
-    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 class _Case:

@@ -12,7 +12,7 @@ from frozenseg.evaluation import ProposalRecall
 from frozenseg.inference.geometry import ImageGeometry
 from frozenseg.inference.proposals import proposals
 from frozenseg.types import Category, Vocabulary
-from tests.parity.levels.post import load_module
+from tests.parity.golden import load_module
 from tests.parity.result import CaseResult
 
 IGNORED = 255
