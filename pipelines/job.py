@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,7 +20,14 @@ def run_job(arguments: type[T], run: Callable[[T], None], description: str) -> i
     try:
         run(parsed)
     except FrozenSegError as error:
-        # Ray wraps what a worker raised into an exception of both types, whose text is the whole remote traceback.
-        sys.stderr.write(f"{getattr(error, 'cause', error)}\n")
+        sys.stderr.write(f"{one_line(error)}\n")
         return 2
     return 0
+
+
+def one_line(error: FrozenSegError) -> str:
+    """The message. What a worker raised arrives as an exception of Ray's and of our type, whose text is our line with
+    Ray's advice below it, or whole tracebacks that end with our line."""
+    text = str(getattr(error, "cause", error))
+    written = re.findall(r"^frozenseg\.errors\.\w+: (.*)$", text, flags=re.MULTILINE)
+    return written[-1] if written else next(iter(text.splitlines()), "")
