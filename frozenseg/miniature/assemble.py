@@ -18,8 +18,8 @@ from frozenseg.model.spec import DECODER_FILE
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 INFERENCE: dict[str, Any] = {
-    "alpha": 0.4,
-    "beta": 0.8,
+    "alpha": 0.6,
+    "beta": 1.0,
     "object_threshold": 0.4,
     "overlap_threshold": 0.6,
     "shortest_side": IMAGE_SIZE,
