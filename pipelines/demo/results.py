@@ -66,10 +66,11 @@ def held_out_pictures(model: Path, shards: Path, count: int) -> tuple[Picture, .
     reader = ShardReader(str(shards))
     vocabulary = reader.manifest.vocabulary
     segmenter = load_segmenter(model, device="cpu")
-    return tuple(_picture(segmenter, reader[index], vocabulary) for index in range(min(count, len(reader))))
+    return tuple(picture_of(segmenter, reader[index], vocabulary) for index in range(min(count, len(reader))))
 
 
-def _picture(segmenter: Segmenter, sample: EncodedSample, vocabulary: Vocabulary) -> Picture:
+def picture_of(segmenter: Segmenter, sample: EncodedSample, vocabulary: Vocabulary) -> Picture:
+    """A sample with truth as the report shows it: image, truth, panoptic and semantic result, legend."""
     image = decode_image(sample.image_bytes, sample.image_id)
     truth = decode_annotation(sample)
     prediction = segmenter(image, vocabulary)
