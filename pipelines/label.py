@@ -63,11 +63,13 @@ class LabelOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelReport:
-    """num_images: of the corpus; num_labelled: by this run; num_errors: images that could not be read, in all runs."""
+    """num_images: of the corpus; num_labelled: by this run; num_errors: images that could not be read, in all runs;
+    notice: that weights are random, else empty."""
 
     num_images: int
     num_labelled: int
     num_errors: int
+    notice: str = ""
 
 
 class LabelActor:
@@ -88,11 +90,13 @@ class LabelActor:
                 errors.append({"image_id": reference.image_id, "file": reference.file_name, "reason": str(loaded)})
             else:
                 labelled.append(self._label(number, reference, *loaded))
-        kept = write_part(self.store.storage, self.options.formats, part["number"], labelled, self.vocabulary)
+        formats, notice = self.options.formats, self.segmenter.notice
+        kept = write_part(self.store.storage, formats, part["number"], labelled, self.vocabulary, notice)
         self.store.write(
             part["number"], {"image_ids": [image.image_id for image in labelled], "errors": errors, **kept}
         )
-        return {"num_labelled": len(labelled), "num_errors": len(errors)}
+        reasons = [error["reason"] for error in errors[:1]]
+        return {"num_labelled": len(labelled), "num_errors": len(errors), "reasons": reasons}
 
     def _label(self, number: int, reference: ImageReference, data: bytes, image: ImageSample) -> LabelledImage:
         prediction = self.segmenter.predict_batch([image], self.vocabulary, self.inference)[0]
@@ -130,18 +134,31 @@ def _load(item: tuple[int, ImageReference]) -> tuple[bytes, ImageSample]:
     return data, decode_image(data, reference.image_id, file_name=reference.file_name)
 
 
+def check(segmenter: SegmenterSource, options: LabelOptions) -> None:
+    """What can be known before anything is built or written. Raises UserInputError."""
+    segmenter.check()
+    load_vocabulary(options.vocabulary)
+
+
 def label(
-    segmenter: SegmenterSource, images: str, options: LabelOptions, pool: PoolOptions, log_path: Path | None = None
+    segmenter: SegmenterSource,
+    images: str | Sequence[ImageReference],
+    options: LabelOptions,
+    pool: PoolOptions,
+    log_path: Path | None = None,
 ) -> LabelReport:
     """Labels what is not labelled yet, then merges. Interrupted at any moment and called again, it ends with each image
     once: a part counts from the moment its record is written, which is after all its files.
+
+    Args:
+        images: what `find_corpus` found, or the address to look at.
 
     Raises:
         UserInputError: no images, a vocabulary that cannot be used, or a folder with labels of other settings.
         SkippedShareError: too many images that cannot be read; what was labelled stays.
     """
     vocabulary = load_vocabulary(options.vocabulary)
-    references = find_corpus(images)
+    references = find_corpus(images) if isinstance(images, str) else list(images)
     to = absolute(options.to)
     store = PartStore(to)
     store.agree_on(_settings(segmenter, references, vocabulary, options))
@@ -152,7 +169,7 @@ def label(
     watch = _ErrorWatch(options.max_error_share, len(references))
     for number in sorted(done):
         record = store.read(number)
-        watch.add(len(record["image_ids"]), len(record["errors"]))
+        watch.add(len(record["image_ids"]), len(record["errors"]), [error["reason"] for error in record["errors"][:1]])
     parts = [
         {"number": number, "first": indices.start, "images": [asdict(references[i]) for i in indices]}
         for number, indices in ranges
@@ -162,14 +179,17 @@ def label(
     watch.check()
     for result in run_parts(LabelActor, {"segmenter": segmenter, "options": options, "to": to}, parts, pool):
         num_labelled += result["num_labelled"]
-        watch.add(result["num_labelled"], result["num_errors"])
+        watch.add(result["num_labelled"], result["num_errors"], result["reasons"])
         progress.add(result["num_labelled"] + result["num_errors"], errors=float(watch.num_errors))
         watch.check()
     if parts:
         progress.finish(errors=float(watch.num_errors))
+    notice = segmenter.notice()
     if parts or not store.storage.exists(MANIFEST_NAME):
-        _finish(store, [number for number, _ in ranges], vocabulary, options)
-    return LabelReport(num_images=len(references), num_labelled=num_labelled, num_errors=watch.num_errors)
+        _finish(store, [number for number, _ in ranges], vocabulary, options, notice)
+    return LabelReport(
+        num_images=len(references), num_labelled=num_labelled, num_errors=watch.num_errors, notice=notice
+    )
 
 
 def _settings(
@@ -192,8 +212,10 @@ class _ErrorWatch:
     def __init__(self, max_share: float, num_images: int) -> None:
         self.max_share, self.num_images = max_share, num_images
         self.num_seen = self.num_errors = 0
+        self.first_reason = ""
 
-    def add(self, num_labelled: int, num_errors: int) -> None:
+    def add(self, num_labelled: int, num_errors: int, reasons: Sequence[str]) -> None:
+        self.first_reason = self.first_reason or next(iter(reasons), "")
         self.num_seen += num_labelled + num_errors
         self.num_errors += num_errors
 
@@ -202,11 +224,14 @@ class _ErrorWatch:
         if enough and self.num_errors > self.max_share * self.num_seen:
             raise SkippedShareError(
                 f"{self.num_errors} of {self.num_seen} images cannot be read, more than the share of "
-                f"{self.max_share:g} that is allowed (--max-error-share); the reasons are in {RECORD_FOLDER}/"
+                f"{self.max_share:g} that is allowed (--max-error-share): {self.first_reason}; "
+                f"all reasons are in {RECORD_FOLDER}/"
             )
 
 
-def _finish(store: PartStore, numbers: Sequence[int], vocabulary: Vocabulary, options: LabelOptions) -> None:
+def _finish(
+    store: PartStore, numbers: Sequence[int], vocabulary: Vocabulary, options: LabelOptions, notice: str
+) -> None:
     """errors.parquet, the merged files, the shard set's manifest, and last the manifest of it all."""
     storage = store.storage
     storage.remove_temporary()
@@ -230,12 +255,13 @@ def _finish(store: PartStore, numbers: Sequence[int], vocabulary: Vocabulary, op
             columns=tuple(sorted(columns)),
             vocabulary=vocabulary,
             vocabulary_hash=vocabulary.content_hash,
-            source={"kind": "frozenseg labels"},
+            source={"kind": "frozenseg labels"} | ({"notice": notice} if notice else {}),
             skipped=tuple(SkippedSample(image_id=e["image_id"], reason=e["reason"]) for e in errors),
         )
         write_manifest(Storage(f"{storage.address}/webdataset"), manifest)
     summary = {
         "format_version": 1,
+        "notice": notice,
         "num_labelled": num_labelled,
         "num_errors": len(errors),
         "num_parts": len(numbers),

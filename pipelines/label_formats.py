@@ -48,20 +48,29 @@ def part_name(number: int) -> str:
 
 
 def write_part(
-    storage: Storage, formats: Sequence[LabelFormat], part: int, images: Sequence[LabelledImage], vocabulary: Vocabulary
+    storage: Storage,
+    formats: Sequence[LabelFormat],
+    part: int,
+    images: Sequence[LabelledImage],
+    vocabulary: Vocabulary,
+    notice: str = "",
 ) -> dict[str, Any]:
-    """Writes one part in every format; each file atomically. Returns what the part's record must remember: JSON."""
+    """Writes one part in every format; each file atomically. Returns what the part's record must remember: JSON.
+
+    Args:
+        notice: that weights are random, written into every format that has a place for it; else empty.
+    """
     record: dict[str, Any] = {}
     for wanted in formats:
         match wanted:
             case "coco-panoptic":
-                _write_panoptic(storage, part, images, vocabulary)
+                _write_panoptic(storage, part, images, vocabulary, notice)
             case "coco-instances":
-                _write_instances(storage, part, images, vocabulary)
+                _write_instances(storage, part, images, vocabulary, notice)
             case "semantic-png":
                 _write_semantic(storage, part, images, vocabulary)
             case "parquet":
-                storage.write_bytes(f"parquet/{part_name(part)}.parquet", _parquet(images, vocabulary))
+                storage.write_bytes(f"parquet/{part_name(part)}.parquet", _parquet(images, vocabulary, notice))
             case "webdataset":
                 record["shard"] = asdict(_write_shard(storage, part, images))
                 extensions = {image_extension(image.image_bytes) for image in images}
@@ -73,17 +82,21 @@ def _image_entries(images: Sequence[LabelledImage]) -> list[dict[str, Any]]:
     return [{"id": i.number, "file_name": i.file_name, "height": i.size[0], "width": i.size[1]} for i in images]
 
 
-def _write_panoptic(storage: Storage, part: int, images: Sequence[LabelledImage], vocabulary: Vocabulary) -> None:
+def _write_panoptic(
+    storage: Storage, part: int, images: Sequence[LabelledImage], vocabulary: Vocabulary, notice: str
+) -> None:
     annotations = []
     for image in images:
         entry, png = coco_panoptic_annotation(image.result, vocabulary, image.image_id)
         name = f"{part_name(part)}/{image.image_id}.png"
         storage.write_bytes(f"coco-panoptic/{name}", png)
         annotations.append({**entry, "image_id": image.number, "file_name": name})
-    _write_coco(storage, f"coco-panoptic/{part_name(part)}.json", images, annotations, vocabulary)
+    _write_coco(storage, f"coco-panoptic/{part_name(part)}.json", images, annotations, vocabulary, notice)
 
 
-def _write_instances(storage: Storage, part: int, images: Sequence[LabelledImage], vocabulary: Vocabulary) -> None:
+def _write_instances(
+    storage: Storage, part: int, images: Sequence[LabelledImage], vocabulary: Vocabulary, notice: str
+) -> None:
     annotations = []
     for image in images:
         things = SegmentationOutput(
@@ -93,7 +106,7 @@ def _write_instances(storage: Storage, part: int, images: Sequence[LabelledImage
             # Unique in the whole corpus without a count over parts: a million segments per image are room enough.
             number = image.number * 1_000_000 + segment.id
             annotations.append({**entry, "id": number, "image_id": image.number, "iscrowd": 0})
-    _write_coco(storage, f"coco-instances/{part_name(part)}.json", images, annotations, vocabulary)
+    _write_coco(storage, f"coco-instances/{part_name(part)}.json", images, annotations, vocabulary, notice)
 
 
 def _write_coco(
@@ -102,8 +115,10 @@ def _write_coco(
     images: Sequence[LabelledImage],
     annotations: list[dict[str, Any]],
     vocabulary: Vocabulary,
+    notice: str,
 ) -> None:
     content = {
+        "info": {"description": "frozenseg labels", "notice": notice},
         "images": _image_entries(images),
         "annotations": annotations,
         "categories": coco_categories(vocabulary),
@@ -122,7 +137,7 @@ def _write_semantic(storage: Storage, part: int, images: Sequence[LabelledImage]
         storage.write_bytes(f"semantic-png/{part_name(part)}/{image.image_id}.png", buffer.getvalue())
 
 
-def _parquet(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> bytes:
+def _parquet(images: Sequence[LabelledImage], vocabulary: Vocabulary, notice: str) -> bytes:
     """One row a segment; the mask as COCO's compressed RLE."""
     import pyarrow as pa
     import pyarrow.parquet
@@ -141,7 +156,8 @@ def _parquet(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> bytes:
             "area": pa.int64(),
             "box_xywh": pa.list_(pa.int32(), 4),
             "rle": pa.string(),
-        }
+        },
+        metadata={"notice": notice},
     )
     ids = dataset_ids(vocabulary)
     rows = [
@@ -190,9 +206,9 @@ def _write_shard(storage: Storage, part: int, images: Sequence[LabelledImage]) -
 def merge(storage: Storage, wanted: LabelFormat, parts: Sequence[int]) -> None:
     """Joins the parts of a COCO format into one JSON. One part is in memory at a time."""
     with storage.writing(f"{wanted}/{MERGED[wanted]}") as file:
-        file.write(b'{"categories": ')
         first = _read_part(storage, wanted, parts[0])
-        file.write(json.dumps(first["categories"]).encode())
+        file.write(b'{"info": ' + json.dumps(first["info"]).encode())
+        file.write(b', "categories": ' + json.dumps(first["categories"]).encode())
         for key in ("images", "annotations"):
             file.write(f', "{key}": ['.encode())
             separator = b""

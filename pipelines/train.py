@@ -5,6 +5,7 @@ The same command starts a run and goes on with it: everything that must survive 
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from frozenseg.config import to_json_dict
 from frozenseg.errors import UserInputError
 from frozenseg.model import FrozenSeg, ModelSpec, build_model, load_model, save_model
 from frozenseg.training import LoopState
@@ -20,7 +22,7 @@ from pipelines.ray_session import Need
 from pipelines.stream import Rows, epoch_rows, execution_options, feature_stream
 from pipelines.train_config import TrainConfig
 from pipelines.train_worker import DATASET, WorkerPlan, checkpoint_store, train
-from shards import ShardReader
+from shards import ShardReader, Storage
 
 MAX_ROWS_PER_FIT = 400_000
 """Rows that one fit plans ahead. A longer run is several fits, each going on from the checkpoint of the one before."""
@@ -108,6 +110,9 @@ def train_run(run: Run) -> Path:
     text = run.model.text(run.spec.training_vocabulary) if run.spec.training_vocabulary is not None else None
     assert text is not None
     fine_tuned = dict(run.model.decoder.state_dict()) if config.model.start_from is not None else {}
+    # What a reader of the run's folder must know, random weights included.
+    card = {"plan": describe(run).splitlines(), "notice": run.spec.notice, "config": to_json_dict(config)}
+    Storage(config.output).write_bytes("run.json", (json.dumps(card, indent=1) + "\n").encode())
     while True:
         newest = store.newest()
         state = newest.loop if newest is not None else LoopState()

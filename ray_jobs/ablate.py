@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """The laboratory: trains and evaluates the rows of an ablation in the miniature world, then writes table and plots.
 
 python ray_jobs/ablate.py --config configs/miniature-ablation.toml
@@ -10,6 +11,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+# `ray job submit` runs this file with no package installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from frozenseg.config import load_toml
 from frozenseg.miniature.ablation_report import plot, read_results, table, two_by_two

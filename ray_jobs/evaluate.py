@@ -52,34 +52,37 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
+    from pipelines.evaluate import DataSource, EvaluateOptions, card, check, evaluate
+    from pipelines.segmenter_pool import PoolOptions, SegmenterSource, absolute
+
+    source = SegmenterSource(
+        model=arguments.model if arguments.model == "miniature" else absolute(arguments.model),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        random_encoders=arguments.random_encoders,
+        untrained=arguments.untrained,
+    )
+    options = EvaluateOptions(
+        to=arguments.to,
+        vocabulary=arguments.vocabulary,
+        options={"openseg": True} if arguments.openseg else {},
+        limit=arguments.limit,
+        images_per_part=arguments.images_per_part,
+        max_skipped_share=arguments.max_skipped_share,
+        seed=arguments.seed,
+    )
+    pool = PoolOptions(
+        min_actors=arguments.min_actors,
+        max_actors=max(arguments.min_actors, arguments.max_actors),
+        cpus=arguments.actor_cpus,
+        gpus=arguments.actor_gpus,
+    )
+    # Everything that reading tells is read before Ray starts: a mistake then costs a second.
+    data = DataSource.at(arguments.data)
+    check(source, data, options)
     actors = Need(name="segmenter", count=arguments.min_actors, cpus=arguments.actor_cpus, gpus=arguments.actor_gpus)
     with ray_session.session([actors], arguments.ray):
-        from pipelines.evaluate import DataSource, EvaluateOptions, card, evaluate
-        from pipelines.segmenter_pool import PoolOptions, SegmenterSource, absolute
-
-        source = SegmenterSource(
-            model=arguments.model if arguments.model == "miniature" else absolute(arguments.model),
-            device=arguments.device,
-            dtype=arguments.dtype,
-            random_encoders=arguments.random_encoders,
-            untrained=arguments.untrained,
-        )
-        options = EvaluateOptions(
-            to=arguments.to,
-            vocabulary=arguments.vocabulary,
-            options={"openseg": True} if arguments.openseg else {},
-            limit=arguments.limit,
-            images_per_part=arguments.images_per_part,
-            max_skipped_share=arguments.max_skipped_share,
-            seed=arguments.seed,
-        )
-        pool = PoolOptions(
-            min_actors=arguments.min_actors,
-            max_actors=max(arguments.min_actors, arguments.max_actors),
-            cpus=arguments.actor_cpus,
-            gpus=arguments.actor_gpus,
-        )
-        print(card(evaluate(source, DataSource.at(arguments.data), options, pool)))
+        print(card(evaluate(source, data, options, pool)))
 
 
 if __name__ == "__main__":

@@ -55,34 +55,40 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
+    from pipelines.corpus import find_corpus
+    from pipelines.label import LabelOptions, check, label
+    from pipelines.segmenter_pool import PoolOptions, SegmenterSource, absolute
+
+    source = SegmenterSource(
+        model=arguments.model if arguments.model == "miniature" else absolute(arguments.model),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        random_encoders=arguments.random_encoders,
+    )
+    options = LabelOptions(
+        to=arguments.to,
+        vocabulary=arguments.vocabulary,
+        formats=tuple(name.strip() for name in arguments.formats.split(",")),  # type: ignore[misc]
+        options={"openseg": True} if arguments.openseg else {},
+        min_score=arguments.min_score,
+        min_area=arguments.min_area,
+        images_per_part=arguments.images_per_part,
+        max_error_share=arguments.max_error_share,
+    )
+    pool = PoolOptions(
+        min_actors=arguments.min_actors,
+        max_actors=max(arguments.min_actors, arguments.max_actors),
+        cpus=arguments.actor_cpus,
+        gpus=arguments.actor_gpus,
+    )
+    # Everything that reading tells is read before Ray starts: a mistake then costs a second.
+    check(source, options)
+    images = find_corpus(arguments.images)
     actors = Need(name="segmenter", count=arguments.min_actors, cpus=arguments.actor_cpus, gpus=arguments.actor_gpus)
     with ray_session.session([actors], arguments.ray):
-        from pipelines.label import LabelOptions, label
-        from pipelines.segmenter_pool import PoolOptions, SegmenterSource, absolute
-
-        source = SegmenterSource(
-            model=arguments.model if arguments.model == "miniature" else absolute(arguments.model),
-            device=arguments.device,
-            dtype=arguments.dtype,
-            random_encoders=arguments.random_encoders,
-        )
-        options = LabelOptions(
-            to=arguments.to,
-            vocabulary=arguments.vocabulary,
-            formats=tuple(name.strip() for name in arguments.formats.split(",")),  # type: ignore[arg-type]
-            options={"openseg": True} if arguments.openseg else {},
-            min_score=arguments.min_score,
-            min_area=arguments.min_area,
-            images_per_part=arguments.images_per_part,
-            max_error_share=arguments.max_error_share,
-        )
-        pool = PoolOptions(
-            min_actors=arguments.min_actors,
-            max_actors=max(arguments.min_actors, arguments.max_actors),
-            cpus=arguments.actor_cpus,
-            gpus=arguments.actor_gpus,
-        )
-        report = label(source, arguments.images, options, pool, arguments.log)
+        report = label(source, images, options, pool, arguments.log)
+    if report.notice:
+        print(report.notice)
     print(
         f"{arguments.to}: {report.num_images} images, {report.num_labelled} of them labelled now, "
         f"{report.num_errors} could not be read (errors.parquet)"

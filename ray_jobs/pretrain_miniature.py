@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Makes the miniature model from nothing: pre-trains CLIP and SAM in two processes, then trains the decoder.
 
 python ray_jobs/pretrain_miniature.py --work runs/pretrain --to runs/pretrain/model
@@ -12,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
+
+# `ray job submit` runs this file with no package installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from frozenseg.errors import FrozenSegError
 from frozenseg.miniature.pretrain import Pretraining, pretrain

@@ -52,23 +52,24 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
-    with ray_session.session([Need(name="shard task")], arguments.ray):
-        from frozenseg.data import CocoPanoptic
-        from frozenseg.data.files import join
-        from pipelines.shard import ShardOptions, shard_coco
-        from pipelines.units import parse_bytes
+    from frozenseg.data import CocoPanoptic
+    from frozenseg.data.files import join
+    from pipelines.shard import ShardOptions, shard_coco
+    from pipelines.units import parse_bytes
 
-        paths = (join(arguments.root, path) for path in (arguments.json, arguments.images, arguments.panoptic))
-        options = ShardOptions(
-            to=arguments.to,
-            prefix=arguments.prefix,
-            shard_bytes=parse_bytes(arguments.shard_size),
-            samples_per_shard=arguments.samples_per_shard,
-            seed=arguments.seed,
-            max_skipped_share=arguments.max_skipped_share,
-            overwrite=arguments.overwrite,
-        )
-        report = shard_coco(CocoPanoptic(*paths), options, arguments.log)
+    options = ShardOptions(
+        to=arguments.to,
+        prefix=arguments.prefix,
+        shard_bytes=parse_bytes(arguments.shard_size),
+        samples_per_shard=arguments.samples_per_shard,
+        seed=arguments.seed,
+        max_skipped_share=arguments.max_skipped_share,
+        overwrite=arguments.overwrite,
+    )
+    # Everything that reading tells is read before Ray starts: a mistake then costs a second.
+    source = CocoPanoptic(*(join(arguments.root, p) for p in (arguments.json, arguments.images, arguments.panoptic)))
+    with ray_session.session([Need(name="shard task")], arguments.ray):
+        report = shard_coco(source, options, arguments.log)
     manifest = report.manifest
     for skipped in manifest.skipped:
         print(f"skipped {skipped.image_id}: {skipped.reason}")

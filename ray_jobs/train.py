@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # `ray job submit` runs this file with no package installed
+# `ray job submit` runs this file with no package installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import ray_session
 from pipelines.job import run_job
@@ -56,6 +55,9 @@ def run(arguments: Arguments) -> None:
         engine=arguments.engine,
         random_encoders=arguments.random_encoders,
     )
+    # Everything that needs no model first: a mistake then costs a second.
+    if not arguments.dry_run:
+        ray_session.refuse_early(train.needs(config), arguments.ray)
     prepared = train.prepare(config)
     print(train.describe(prepared), flush=True)
     if arguments.dry_run:
