@@ -178,6 +178,25 @@ def test_sam_masks_take_part(segmenter: Segmenter, options: dict[str, object], f
     assert num_proposals == own + prediction.sam.mask_logits.shape[0]
 
 
+def test_sam_masks_may_be_none_of_these(segmenter: Segmenter) -> None:
+    """Void has a logit of its own among CLIP's: the decoder's learned row, whose sign decides the column's."""
+    every = GridSettings(points_per_side=2, min_predicted_iou=0, min_stability=0, nms_iou=1)
+    with_sam = Segmenter(segmenter.model, grid=every)
+    chosen = dataclasses.replace(segmenter.options, openseg=True)
+    void = segmenter.model.decoder.void_embedding.weight.data
+    found = []
+    for sign in (1, -1):
+        void.mul_(sign)
+        prediction = with_sam(picture(), VOCABULARY, chosen)
+        assert prediction.sam is not None
+        found.append(prediction.sam.clip_logits)
+    void.mul_(-1)
+    assert found[0].shape[1] == 5
+    assert torch.equal(found[0][:, :-1], found[1][:, :-1])
+    assert found[0][:, -1].abs().max() > 0
+    assert torch.allclose(found[0][:, -1], -found[1][:, -1])
+
+
 def test_masks_of_another_sam(segmenter: Segmenter) -> None:
     model = segmenter.model
     other = FrozenSeg(model.clip, model.sam, model.decoder, model.spec, mask_sam=build_sam(TINY_SAM))
