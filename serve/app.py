@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 
+from frozenseg.errors import UserInputError
 from frozenseg.inference.loading import model_folder
 from frozenseg.model import read_spec
 from serve.ingress import Ingress
@@ -17,14 +19,25 @@ CONCURRENT_PER_REPLICA = 32
 """Requests that a replica of a part may hold at once: batches of encoders form only from what is already there."""
 
 
+class ServeArgumentsError(UserInputError, click.ClickException):
+    """Also an error of click, so that `serve run` ends with its one line."""
+
+    def __init__(self, message: str) -> None:
+        click.ClickException.__init__(self, message)
+
+
 def build(arguments: dict[str, Any]) -> Application:
     """The composition: ingress → encoders → SAM's masks → decoder.
 
     Raises:
-        UserInputError: an unknown argument, a wrong value, or a model folder that cannot be read; nothing is deployed.
+        ServeArgumentsError: an unknown argument, a wrong value, or a model folder that cannot be read; nothing is
+            deployed.
     """
-    settings = settings_from(arguments)
-    read_spec(model_folder(settings.model))
+    try:
+        settings = settings_from(arguments)
+        read_spec(model_folder(settings.model))
+    except UserInputError as error:
+        raise ServeArgumentsError(str(error)) from error
     encoders = Encoders.options(**_options(settings.encoders, CONCURRENT_PER_REPLICA)).bind(settings)
     sam_masks = SamMaskMaker.options(**_options(settings.sam_masks, 4)).bind(settings)
     decoder = Decoder.options(**_options(settings.decoder, 4)).bind(settings)

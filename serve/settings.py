@@ -10,6 +10,9 @@ from typing import Any
 from frozenseg.config import from_mapping
 from frozenseg.errors import UserInputError
 
+NUMBERS = ("threads", "batch_pixels", "batch_wait_s")
+"""Arguments of the application itself that are numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -97,14 +100,13 @@ def settings_from(arguments: Mapping[str, Any]) -> ServeSettings:
 
 def _typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """`key=value` words of the command line are text: numbers become numbers, `a.b=c` becomes nested."""
-    numbers = {"threads": int, "batch_pixels": int, "batch_wait_s": float}
     typed: dict[str, Any] = {}
     for key, value in arguments.items():
         head, _, rest = key.partition(".")
         if rest:
             typed.setdefault(head, {})[rest] = _number(value)
         else:
-            typed[head] = numbers[head](value) if head in numbers and isinstance(value, str) else value
+            typed[head] = _number(value) if head in NUMBERS else value
     return typed
 
 
