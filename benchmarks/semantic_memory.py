@@ -4,7 +4,8 @@
 
 The dense tensor alone is categories x pixels x 4 bytes (7.1 GB at the full size), so labels are compared on a cut (the
 same queries and categories, a quarter of each side) unless --dense asks for the whole.
-Each side runs in a process of its own; memory is the growth of its peak resident size.
+Each side runs in a process of its own; memory is the growth of its peak resident size over what lies there before (on
+Linux; elsewhere it is the growth of the highest size so far, which may be less). Times are CPU times.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import multiprocessing
 import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,15 +33,25 @@ def _run(kind: str, categories: int, size: tuple[int, int], sender: Any) -> None
     logits = 4 * torch.randn(QUERIES, size[0] // 4, size[1] // 4, generator=generator)
     warm = ImageGeometry.whole((64, 64))
     semantic([query_votes(scores, logits[:, :16, :16], warm)])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _resident("VmRSS", forget_peak=True)
     start = time.process_time()
     if kind == "dense":
         labels = semantic_dense(scores, logits, size, size, size)
     else:
         labels = semantic([query_votes(scores, logits, ImageGeometry.whole(size))])
     seconds = time.process_time() - start
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    peak = (_resident("VmHWM") - before) * 1024
     sender.send((labels.numpy(), peak, seconds))
+
+
+def _resident(field: str, *, forget_peak: bool = False) -> int:
+    """KiB: `VmRSS` now, `VmHWM` at the most."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if forget_peak:
+        Path("/proc/self/clear_refs").write_text("5")
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
 
 
 def _measure(kind: str, categories: int, size: tuple[int, int]) -> tuple[torch.Tensor, float, float]:

@@ -39,14 +39,22 @@ def query_votes(class_scores: Tensor, mask_logits: Tensor, geometry: ImageGeomet
 
 def semantic(votes: Sequence[MaskVotes]) -> Tensor:
     """[H,W] int64: the category with the highest score at each pixel (the first of equals). Needs at least one set."""
-    bands = [(top, bottom, scores.argmax(dim=0)) for top, bottom, scores in _score_bands(votes)]
-    return torch.cat([labels for _, _, labels in bands])
+    first = votes[0]
+    # Allocated once: small results kept from every band would pin the bands' own memory in the allocator's heap.
+    labels = torch.empty(first.geometry.output_size, dtype=torch.int64, device=first.mask_logits.device)
+    for top, bottom, scores in _score_bands(votes):
+        labels[top:bottom] = scores.argmax(dim=0)
+    return labels
 
 
 def semantic_with_scores(votes: Sequence[MaskVotes]) -> tuple[Tensor, Tensor]:
     """[H,W] int64 as `semantic`, and [H,W] float32: the winning category's score at each pixel."""
-    bands = [scores.max(dim=0) for _, _, scores in _score_bands(votes)]
-    return torch.cat([band.indices for band in bands]), torch.cat([band.values for band in bands])
+    first = votes[0]
+    labels = torch.empty(first.geometry.output_size, dtype=torch.int64, device=first.mask_logits.device)
+    best = first.mask_logits.new_empty(first.geometry.output_size)
+    for top, bottom, scores in _score_bands(votes):
+        best[top:bottom], labels[top:bottom] = scores.max(dim=0)
+    return labels, best
 
 
 def semantic_scores(votes: Sequence[MaskVotes]) -> Tensor:
