@@ -86,12 +86,8 @@ class DeepSpeedEngine(Collectives):
         self._num_updates = 0
 
     def forward(self, features: EncoderFeatures, text: TextEmbeddings) -> DecoderOutput:
-        features = features.to(self.device)
-        if self._autocast is None:
-            output: DecoderOutput = self._engine(features, text)
-            return output
-        with torch.autocast(self.device.type, self._autocast):
-            output = self._engine(features, text)
+        with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
+            output: DecoderOutput = self._engine(features.to(self.device), text)
         return output
 
     def backward(self, loss: Tensor, *, last: bool) -> None:

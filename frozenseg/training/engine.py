@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -152,11 +151,8 @@ class TorchEngine(Collectives):
                 dist.broadcast(value.data, src=0)
 
     def forward(self, features: EncoderFeatures, text: TextEmbeddings) -> DecoderOutput:
-        context: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
-        if self._autocast is not None:
-            context = torch.autocast(self._device.type, self._autocast)
-        with context:
-            output: DecoderOutput = self.module(features, text)
+        with torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None):
+            output: DecoderOutput = self.module(features.to(self._device), text)
         return output
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
