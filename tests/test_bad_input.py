@@ -77,6 +77,8 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
         coco = folder / "coco"
         source = CocoPanoptic(coco / "panoptic.json", coco / "images", coco / "panoptic")
         shard_coco(source, ShardOptions(to=str(folder / "shards")))
+    write_coco(folder / "broken")
+    (folder / "broken" / "images" / "7.jpg").write_text("not an image")
     (folder / "model").mkdir()
     write_spec(tiny_spec(), folder / "model")
     for name, file in (("model", "config.json"), ("shards", "manifest.json")):
@@ -136,6 +138,8 @@ JOBS = [
     (LABEL + "--model {old_model} --images {no_image} --vocabulary cat", "version 99"),
     (LABEL + "--model {gone} --images {no_image} --vocabulary cat", "gone"),
     (LABEL + "--model {model} --images {no_image} --vocabulary cat --formats xml", "xml"),
+    ("demo --to {text_pth}", "text.pth"),
+    ("demo --to {target} --val-scenes 0", "--val-scenes"),
 ]
 
 
@@ -148,6 +152,22 @@ def test_entry_scripts(
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "ray_jobs" / f"{script}.py"), run_name="__main__")
     assert_refused(int(stop.value.code or 0), capsys.readouterr().err, says, inputs)
+
+
+def test_a_data_set_of_broken_images_becomes_no_shard_set(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one case that is found only while the work is under way, in Ray's tasks: here in this process."""
+    monkeypatch.setattr(ray_session, "start", lambda *_: False)
+    monkeypatch.setattr(pipelines.shard, "_run", lambda jobs: map(pipelines.shard.write_job, jobs))
+    monkeypatch.setattr(sys, "argv", ["shard", *fill("--to {target} --root {broken}", inputs)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "ray_jobs" / "shard.py"), run_name="__main__")
+    assert stop.value.code == 2
+    stderr = capsys.readouterr().err
+    assert "1 of 1 samples cannot be used" in stderr
+    assert "7: " in stderr
+    assert not (inputs.target / "manifest.json").exists()
 
 
 COMMANDS = [
