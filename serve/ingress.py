@@ -227,13 +227,6 @@ def build_api(service: Service) -> FastAPI:
     async def page() -> HTMLResponse:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"))
 
-    @app.middleware("http")
-    async def count(request: Request, call_next: Any) -> Response:
-        response: Response = await call_next(request)
-        route = request.scope.get("route")
-        service.metrics.count_request(getattr(route, "path", "unknown"), response.status_code)
-        return response
-
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 
@@ -252,6 +245,16 @@ def _describe_vocabulary(name: str) -> VocabularyOut:
     return VocabularyOut(name=name, num_categories=len(vocabulary), num_things=int(vocabulary.is_thing.sum()))
 
 
+def guarded(service: Service, *, adds_request_id: bool) -> GuardMiddleware:
+    """The routes behind the guard, counted."""
+    return GuardMiddleware(
+        build_api(service),
+        service.settings,
+        adds_request_id=adds_request_id,
+        finished=service.metrics.count_request,
+    )
+
+
 @ray_serve.deployment
 @ray_serve.ingress()
 class Ingress:
@@ -264,9 +267,8 @@ class Ingress:
         sam_masks: DeploymentHandle,
         decoder: DeploymentHandle,
     ) -> None:
-        self._settings = settings
         self._service = Service(settings, SegmentPipeline(encoders, sam_masks, decoder))
 
     def __serve_build_asgi_app__(self) -> GuardMiddleware:
         """Serve asks for the application once the replica is there, since routes hold handles."""
-        return GuardMiddleware(build_api(self._service), self._settings, adds_request_id=False)
+        return guarded(self._service, adds_request_id=False)

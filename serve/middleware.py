@@ -58,10 +58,19 @@ class GuardMiddleware:
     Args:
         app, settings: what is guarded, and by which limits.
         adds_request_id: put the id into the answer's head; Serve's proxy does that by itself.
+        finished: told the route and the status of every request at its end.
     """
 
-    def __init__(self, app: Application, settings: ServeSettings, *, adds_request_id: bool = True) -> None:
+    def __init__(
+        self,
+        app: Application,
+        settings: ServeSettings,
+        *,
+        adds_request_id: bool = True,
+        finished: Callable[[str, int], None] | None = None,
+    ) -> None:
         self._app = app
+        self._finished = finished
         self._adds_request_id = adds_request_id
         self._settings = settings
         self._in_flight = 0
@@ -97,6 +106,9 @@ class GuardMiddleware:
             )
             await answer.problem(scope, receive, late, request_id)
         finally:
+            # A path that is no route's is the client's own word: not for a metric's label.
+            if self._finished is not None:
+                self._finished(getattr(scope.get("route"), "path", "unknown"), answer.status)
             milliseconds = round((time.perf_counter() - started) * 1000, 1)
             json_log().info(
                 json.dumps(

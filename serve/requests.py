@@ -160,7 +160,7 @@ def read_vocabulary(options: SegmentOptions, limits: Limits) -> Vocabulary:
     """The request's vocabulary. A published one is named after `@`; no text is ever taken for a path.
 
     Raises:
-        RequestRefusedError: empty, too many categories, too many synonyms, or a name that is too long.
+        RequestRefusedError: empty, too many categories or synonyms, or a name that is too long or not printable.
     """
     field = "options.vocabulary"
     try:
@@ -177,6 +177,10 @@ def read_vocabulary(options: SegmentOptions, limits: Limits) -> Vocabulary:
             raise RequestRefusedError(
                 HTTPStatus.UNPROCESSABLE_ENTITY, f"{what}: at most {allowed} are allowed, found {found}", field=field
             )
+    if not all(name.isprintable() for category in vocabulary.categories for name in category.names):
+        raise RequestRefusedError(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "a name has a character that cannot be printed", field=field
+        )
     return vocabulary
 
 

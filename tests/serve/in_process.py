@@ -16,8 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from serve.ingress import Service, build_api
-from serve.middleware import GuardMiddleware
+from serve.ingress import Service, guarded
 from serve.parts import Decoder, EncodedImage, Encoders, PreparedImage, SamMaskMaker, encode_together
 from serve.pipeline import SegmentPipeline
 from serve.settings import ServeSettings
@@ -61,7 +60,7 @@ def _pipeline(settings: ServeSettings) -> SegmentPipeline:
 @contextmanager
 def serve_in_process(settings: ServeSettings, port: int) -> Iterator[None]:
     """Answers on `port` of this machine until the block ends."""
-    app = GuardMiddleware(build_api(Service(settings, _pipeline(settings))), settings)
+    app = guarded(Service(settings, _pipeline(settings)), adds_request_id=True)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run)
     thread.start()
