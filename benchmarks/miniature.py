@@ -85,7 +85,7 @@ def _proposals(segmenter: Segmenter, views: FixedViews, count: int) -> None:
     assert sam is not None, "the miniature model has a SAM"
     strict = dataclasses.replace(SEGMENT_ANYTHING, points_per_side=16)
     open_grid = GridSettings(points_per_side=16, min_predicted_iou=0.0, min_stability=0.0)
-    grids = {"SAM, published filters": MINIATURE_GRID, "SAM, segment-anything's": strict, "SAM, no filter": open_grid}
+    grids = {"SAM, filters at .5": MINIATURE_GRID, "SAM, segment-anything's": strict, "SAM, no filter": open_grid}
     for name, settings in grids.items():
         generator = SamMaskGenerator(sam, settings)
         start = time.process_time()
@@ -93,7 +93,7 @@ def _proposals(segmenter: Segmenter, views: FixedViews, count: int) -> None:
         seconds = (time.process_time() - start) / count
         masks = [proposals(m.logits.float(), GEOMETRY) for m in found]
         _proposal_rows(f"{name} ({seconds:.2f} CPU s)", views, masks)
-        if name.startswith("SAM, published"):
+        if settings is MINIATURE_GRID:
             _proposal_rows("decoder and SAM", views, [torch.cat(pair) for pair in zip(own, masks, strict=True)])
 
 
