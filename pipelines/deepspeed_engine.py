@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from frozenseg.training import Collectives, EngineState, OptimizerSettings, parameter_groups
-from frozenseg.types import DecoderOutput, EncoderFeatures, TextEmbeddings
+from frozenseg.types import DecoderOutput, DecoderPrediction, EncoderFeatures, TextEmbeddings
 
 ZeroStage = Literal[0, 1, 2, 3]
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -34,6 +34,23 @@ def import_deepspeed() -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     return deepspeed
+
+
+class _FlatOutput(nn.Module):
+    """The decoder with its output as a tuple of tensors: mask and class logits, final first.
+
+    ZeRO 3 gathers parameters again for the backward pass at hooks on a module's output tensors, which it only finds in
+    tuples and dicts. As one "leaf" the decoder is gathered whole: it is small, and its modules share parameters.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, features: EncoderFeatures, text: TextEmbeddings) -> tuple[Tensor, ...]:
+        output: DecoderOutput = self.decoder(features, text)
+        rest = (tensor for p in output.auxiliary for tensor in (p.mask_logits, p.class_logits))
+        return output.mask_logits, output.class_logits, *rest
 
 
 class DeepSpeedEngine(Collectives):
@@ -79,16 +96,25 @@ class DeepSpeedEngine(Collectives):
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
         }
+        flat = _FlatOutput(module.train())
+        if zero_stage == 3:
+            deepspeed.utils.set_z3_leaf_modules(flat, [_FlatOutput])
+        self._module = module
         self._engine, *_ = deepspeed.initialize(
-            model=module.train(), optimizer=optimizer, config=config, dist_init_required=False
+            model=flat, optimizer=optimizer, config=config, dist_init_required=False
         )
         self._clip_norm = settings.clip_norm
         self._num_updates = 0
 
     def forward(self, features: EncoderFeatures, text: TextEmbeddings) -> DecoderOutput:
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-            output: DecoderOutput = self._engine(features.to(self.device), text)
-        return output
+            tensors: tuple[Tensor, ...] = self._engine(features.to(self.device), text)
+        pairs = [
+            DecoderPrediction(mask_logits=mask, class_logits=classes)
+            for mask, classes in zip(tensors[::2], tensors[1::2], strict=True)
+        ]
+        first = pairs[0]
+        return DecoderOutput(mask_logits=first.mask_logits, class_logits=first.class_logits, auxiliary=tuple(pairs[1:]))
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(last)
@@ -118,8 +144,8 @@ class DeepSpeedEngine(Collectives):
             self._link_moments()
         # Every parameter of the decoder trains; buffers, which nothing partitions, come from the module.
         parameters = {name: self._full(name, None) for name in self._trained}
-        buffers = {name: value.detach().cpu().clone() for name, value in self._engine.module.named_buffers()}
-        kept = set(self._engine.module.state_dict()) if self._zero_stage < 3 else set(parameters) | set(buffers)
+        buffers = {name: value.detach().cpu().clone() for name, value in self._module.named_buffers()}
+        kept = set(self._module.state_dict()) if self._zero_stage < 3 else set(parameters) | set(buffers)
         moments: dict[str, dict[str, Tensor]] = {
             key: {name: self._full(name, key) for name in self._trained} for key in MOMENTS
         }
@@ -156,7 +182,7 @@ class DeepSpeedEngine(Collectives):
         self._num_updates = state.num_updates
 
     def _load_module(self, state: EngineState) -> None:
-        module = self._engine.module
+        module = self._module
         if self._zero_stage < 3:
             own = module.state_dict()
             module.load_state_dict({name: value.view_as(own[name]) for name, value in state.parameters.items()})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -214,7 +213,7 @@ def _finished(storage: Storage, plans: Sequence[ShardPlan], source: CocoPanoptic
     return {c.file.name: c for c in candidates if storage.size(c.file.name) == c.file.num_bytes}
 
 
-def _read_record(data: bytes) -> ShardResult:
+def _read_record(data: bytes | str) -> ShardResult:
     record = json.loads(data)
     return ShardResult(
         file=shard_file_from_record(record["file"]),
@@ -236,8 +235,12 @@ def write_job(job: ShardJob) -> ShardResult:
     storage = Storage(job.to)
     file = write_shard_to(storage, job.plan.name, _usable_samples(job, skipped, columns))
     result = ShardResult(file=file, columns=tuple(sorted(columns)), skipped=tuple(skipped))
-    storage.write_bytes(f"{RECORD_FOLDER}/{job.plan.name}.json", json.dumps(asdict(result)).encode())
+    storage.write_bytes(f"{RECORD_FOLDER}/{job.plan.name}.json", _record(result).encode())
     return result
+
+
+def _record(result: ShardResult) -> str:
+    return json.dumps(asdict(result))
 
 
 def _usable_samples(job: ShardJob, skipped: list[SkippedSample], columns: set[str]) -> Iterator[EncodedSample]:
@@ -270,14 +273,18 @@ def _run(jobs: Sequence[ShardJob]) -> Iterable[ShardResult]:
         return
     import ray.data
 
-    rows = ray.data.from_items([{"job": pickle.dumps(job)} for job in jobs], override_num_blocks=len(jobs))
-    results = rows.map_batches(_run_batch, batch_size=1, num_cpus=1)
+    # A task fetches its own job only; Ray's columns hold numbers and text.
+    references = [ray.put(job) for job in jobs]
+    rows = ray.data.range(len(jobs), override_num_blocks=len(jobs))
+    results = rows.map_batches(_run_batch, fn_kwargs={"jobs": references}, batch_size=1, num_cpus=1)
     for row in results.iter_rows():
-        yield pickle.loads(row["result"])
+        yield _read_record(row["record"])
 
 
-def _run_batch(batch: dict[str, Any]) -> dict[str, Any]:
-    return {"result": [pickle.dumps(write_job(pickle.loads(job))) for job in batch["job"]]}
+def _run_batch(batch: dict[str, Any], jobs: Sequence[Any]) -> dict[str, Any]:
+    import ray
+
+    return {"record": [_record(write_job(ray.get(jobs[index]))) for index in batch["id"]]}
 
 
 def _manifest(source: CocoPanoptic, settings: dict[str, str], results: Sequence[ShardResult]) -> ShardManifest:

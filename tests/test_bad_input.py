@@ -202,6 +202,7 @@ def test_shards_check(
     name: str, says: str, inputs: Inputs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["shards", "check", str(inputs.folder / name)])
+    monkeypatch.delitem(sys.modules, "shards.__main__", raising=False)
     with pytest.raises(SystemExit) as stop:
         runpy.run_module("shards", run_name="__main__")
     assert_refused(int(stop.value.code or 0), capsys.readouterr().err, says, inputs)

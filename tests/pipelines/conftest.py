@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,18 +16,9 @@ from frozenseg.data import CocoPanoptic, encode_id_map
 
 
 @pytest.fixture(scope="session")
-def ray_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Variables for a process that imports ray: a token of its own, nothing in the home folder, no calls home."""
-    token = tmp_path_factory.mktemp("ray") / "token"
-    token.write_text(secrets.token_hex(32))
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
+def ray_environment() -> dict[str, str]:
+    """Variables for a process of a test that imports ray; tests/conftest.py set the others for the whole run."""
+    return {"PYTHONWARNINGS": "ignore"}
 
 
 @pytest.fixture(scope="session")

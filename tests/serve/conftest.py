@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import warnings
 from collections.abc import Iterator
@@ -50,15 +49,10 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The application as `serve.app:build` makes it. Ray decides on its token at the first import, hence the order."""
+def server() -> Iterator[Server]:
+    """The application as `serve.app:build` makes it."""
     if not (model_folder("miniature") / "config.json").is_file():
         pytest.skip("needs the embedded model in frozenseg/miniature/model; `make pretrain-miniature` makes it")
-    token = tmp_path_factory.mktemp("ray") / "token"
-    token.write_text(secrets.token_hex(32))
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token))
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", OMP_NUM_THREADS="1")
     os.environ["PYTHONWARNINGS"] = "ignore"
     if IN_PROCESS:
         from serve.settings import settings_from
