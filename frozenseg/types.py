@@ -284,7 +284,7 @@ class TrainingBatch:
     consumed: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: DeepSpeed's ZeRO 3 looks into a module's output by vars()
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecoderPrediction:
     """mask_logits [B,Q,H/4,W/4]; class_logits [B,Q,K+1], void last."""
 
@@ -292,7 +292,7 @@ class DecoderPrediction:
     class_logits: Tensor
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: as above
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecoderOutput:
     """The decoder's final prediction, and those before it in order: before layer 0, after layer 0, ..."""
 

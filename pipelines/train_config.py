@@ -72,7 +72,7 @@ class EngineSection:
     """
 
     kind: Literal["deepspeed", "torch"] = "deepspeed"
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal[0, 1, 2] = 1
     dtype: Dtype = "float32"
     max_skipped: int = 20
 

@@ -18,7 +18,7 @@ NUM_LEVELS = 3
 """Strides 32, 16 and 8: the maps that are refined and attended to."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # no slots: as for `DecoderOutput`
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PixelFeatures:
     """levels: maps [B,C,H/s,W/s] at s = 32, 16, 8; mask_features [B,mask_dim,H/4,W/4]."""
 
