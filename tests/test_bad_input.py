@@ -174,6 +174,8 @@ COMMANDS = [
     ("predict {gone} --model {model} --to {target} --vocabulary cat", "gone"),
     ("predict {coco}/images --model {old_model} --to {target} --vocabulary cat", "version 99"),
     ("predict {coco}/images --model {gone} --to {target} --vocabulary cat", "gone"),
+    ("predict {no_image} --model miniature --to {target} --vocabulary water", "fake"),
+    ("predict {coco}/images --model miniature --to {target} --vocabulary ~;~", "vocabulary"),
     ("score panoptic --truth {gone} --truth-dir {coco} --predictions {gone} --predictions-dir {coco}", "gone"),
     ("score panoptic --truth {keyless}/panoptic.json --truth-dir {keyless}/panoptic"
      " --predictions {coco}/panoptic.json --predictions-dir {coco}/panoptic", "segments_info"),

@@ -27,7 +27,7 @@ class Predict:
     """Files, folders or globs."""
     model: str = "miniature"
     """A model folder; without it the small model inside the package is used, which knows a made-up world only."""
-    vocabulary: str = ""
+    vocabulary: str | None = None
     """Text ("cat; dog,puppy; sky(stuff)"), a file, or a published name; without it the model's training vocabulary."""
     task: Literal["panoptic", "semantic", "instance"] = "panoptic"
     """What is wanted of each picture."""
@@ -85,12 +85,12 @@ def run(args: Predict) -> int:
     return 0
 
 
-def _vocabulary(text: str, segmenter: Segmenter) -> Vocabulary:
+def _vocabulary(text: str | None, segmenter: Segmenter) -> Vocabulary:
     """The vocabulary that was asked for, or the one the model was trained with."""
     from frozenseg.errors import UserInputError
     from frozenseg.vocabulary import load_vocabulary
 
-    if text:
+    if text is not None:
         return load_vocabulary(text)
     training = segmenter.model.spec.training_vocabulary
     if training is None:
