@@ -25,7 +25,7 @@ class Predict:
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Files, folders or globs."""
-    model: str = "miniature"
+    model: str | None = None
     """A model folder; without it the small model inside the package is used, which knows a made-up world only."""
     vocabulary: str | None = None
     """Text ("cat; dog,puppy; sky(stuff)"), a file, or a published name; without it the model's training vocabulary."""
@@ -65,9 +65,9 @@ def run(args: Predict) -> int:
     if args.format == "coco-panoptic" and args.task != "panoptic":
         raise UserInputError(f"--format coco-panoptic needs --task panoptic, found {args.task}")
     paths = find_images(args.images)
-    if args.model == MINIATURE:
+    if args.model is None:
         print("no --model given: using the embedded miniature, which knows a small made-up world", file=sys.stderr)
-    segmenter = load_segmenter(args.model, args.device, args.dtype)
+    segmenter = load_segmenter(args.model or MINIATURE, args.device, args.dtype)
     vocabulary = _vocabulary(args.vocabulary, segmenter)
     settings = RunSettings(
         task=args.task,
