@@ -59,8 +59,8 @@ class PredictionHeads(nn.Module):
 
     def forward(self, queries: Tensor, mask_features: Tensor, text: TextEmbeddings, void: Tensor) -> DecoderPrediction:
         """queries [B,Q,C]; mask_features [B,mask_dim,H/4,W/4]; void [D], the learned row."""
-        masks = self.masks(queries, mask_features)
         queries = self.query_norm(queries)
+        masks = self._masks(queries, mask_features)
         pooled = self.pooled_projection(pool_masks(mask_features, masks).to(queries.dtype))
         embeddings = self.class_embedding(pooled + queries)
         scale = self.logit_scale.exp().clamp(max=_LARGEST_SCALE)
@@ -69,7 +69,10 @@ class PredictionHeads(nn.Module):
 
     def masks(self, queries: Tensor, mask_features: Tensor) -> Tensor:
         """Mask logits [B,Q,H/4,W/4] alone: all that the next layer needs of a prediction."""
-        return torch.einsum("bqc,bchw->bqhw", self.mask_embedding(self.query_norm(queries)), mask_features)
+        return self._masks(self.query_norm(queries), mask_features)
+
+    def _masks(self, normalised_queries: Tensor, mask_features: Tensor) -> Tensor:
+        return torch.einsum("bqc,bchw->bqhw", self.mask_embedding(normalised_queries), mask_features)
 
     def spatial_query(self, sam: Tensor, mask_logits: Tensor) -> Tensor:
         """sam [B,C_sam,h,w] under mask_logits [B,Q,h',w']: [B,Q,C]."""
