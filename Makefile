@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt scripts/setup.sh
 	@bash scripts/setup.sh $(VENV)
 	@touch $@
 
-demo: setup  ## the whole system in miniature, under 10 minutes on two cores; ends with runs/demo/report.html
+demo: setup  ## the whole system in miniature, in minutes on two cores; ends with runs/demo/report.html
 	@python ray_jobs/demo.py $(DEMO_ARGS)
 
 test: setup  ## everything that is not slow and needs no GPU

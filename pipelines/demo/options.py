@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """How large, and where to; the defaults take under ten minutes on two cores."""
+    """How large, and where to; the defaults are sized for ten minutes on two cores."""
 
     to: Path = Path("runs/demo")
     """folder of everything the demo makes"""
