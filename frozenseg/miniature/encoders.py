@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from frozenseg.classify import VILD_TEMPLATES
 from frozenseg.encoders import (
     BpeTokenizer,
     OpenClipConfig,
@@ -17,23 +18,7 @@ from frozenseg.miniature.categories import full_vocabulary
 IMAGE_SIZE = 256
 """Side of the encoders' input: scenes are shown at twice their size, so that strides 4 to 32 hold."""
 CONTEXT_LENGTH = 32
-CAPTIONS: tuple[str, ...] = (
-    "{}",
-    "a photo of a {}.",
-    "This is a photo of a {}",
-    "There is a {} in the scene",
-    "There is the {} in the scene",
-    "a photo of a {} in the scene",
-    "a photo of a small {}.",
-    "a photo of a medium {}.",
-    "a photo of a large {}.",
-    "This is a photo of a small {}.",
-    "This is a photo of a medium {}.",
-    "This is a photo of a large {}.",
-    "There is a small {} in the scene.",
-    "There is a medium {} in the scene.",
-    "There is a large {} in the scene.",
-)
+CAPTIONS: tuple[str, ...] = ("{}", *VILD_TEMPLATES)
 """What CLIP reads in pre-training: the bare name, and the 14 ViLD templates that prediction uses."""
 
 
