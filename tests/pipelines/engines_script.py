@@ -122,3 +122,6 @@ if __name__ == "__main__":
     else:
         answer = train(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]), int(sys.argv[6]))
     print("\n" + json.dumps(answer), flush=True)
+    if dist.get_world_size() > 1:
+        dist.barrier()  # none leaves while another still talks to it
+    dist.destroy_process_group()  # else gloo's threads are ended by the interpreter's exit, which may abort the process
