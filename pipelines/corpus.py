@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import fsspec
 
-from frozenseg.data.files import is_remote, list_files, read_bytes
+from frozenseg.data.files import absolute, is_remote, list_files, read_bytes
 from frozenseg.data.images import IMAGE_SUFFIXES
 from frozenseg.errors import MissingPathError, UserInputError
-from pipelines.segmenter_pool import absolute
 from shards import MANIFEST_NAME, ShardReader, Storage
 
 _SHARD_MARK = "shards::"

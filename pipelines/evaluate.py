@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from frozenseg.data import CocoPanoptic, decode_annotation, decode_image
+from frozenseg.data.files import absolute
 from frozenseg.errors import SkippedShareError, UserInputError
 from frozenseg.evaluation import (
     AveragePrecision,
@@ -30,7 +31,7 @@ from frozenseg.evaluation import (
 from frozenseg.types import EncodedSample, ImageSample, PanopticAnnotation, Vocabulary
 from frozenseg.vocabulary import load_vocabulary
 from pipelines.progress import StageProgress
-from pipelines.segmenter_pool import PartStore, PoolOptions, SegmenterSource, absolute, prefetched, run_parts, slices
+from pipelines.segmenter_pool import PartStore, PoolOptions, SegmenterSource, prefetched, run_parts, slices
 from shards import MANIFEST_NAME, ShardReader, Storage
 
 Group = Literal["all", "seen", "unseen"]

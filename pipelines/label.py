@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from frozenseg.data import decode_image
+from frozenseg.data.files import absolute
 from frozenseg.errors import SkippedShareError, UserInputError
 from frozenseg.types import ImageSample, ShardManifest, SkippedSample, Vocabulary
 from frozenseg.vocabulary import load_vocabulary
@@ -23,7 +24,6 @@ from pipelines.segmenter_pool import (
     PartStore,
     PoolOptions,
     SegmenterSource,
-    absolute,
     prefetched,
     run_parts,
     slices,

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -228,8 +227,3 @@ def prefetched(
 def slices(num_items: int, size: int) -> list[range]:
     """Consecutive ranges of `size` items, the last one shorter."""
     return [range(start, min(start + size, num_items)) for start in range(0, num_items, size)]
-
-
-def absolute(address: str | Path) -> str:
-    """A local path made absolute, because actors run in other folders; other addresses as they are."""
-    return str(address) if "://" in str(address) else str(Path(address).absolute())

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from frozenseg.config import to_json_dict
-from frozenseg.errors import UserInputError
+from frozenseg.errors import FrozenSegError, UserInputError
 from frozenseg.model import FrozenSeg, ModelSpec, build_model, load_model, save_model
 from frozenseg.training import LoopState
 from frozenseg.training.hooks import write_line
@@ -39,11 +39,12 @@ class Run:
 
 
 def prepare(config: TrainConfig) -> Run:
-    """Reads the shard set's manifest and builds the model.
+    """Makes the config's paths absolute, reads the shard set's manifest and builds the model.
 
     Raises:
         UserInputError: a missing shard set, encoders that cannot be had, or a decoder that doesn't fit them.
     """
+    config = config.anchored()
     manifest = ShardReader(config.shards).manifest
     sample_ids = tuple(image_id for file in manifest.files for image_id in file.sample_ids)
     if not sample_ids:
@@ -84,7 +85,7 @@ def describe(run: Run) -> str:
         f"{config.engine.kind}" + (f", ZeRO {config.engine.zero_stage}" if config.engine.kind == "deepspeed" else ""),
         f"memory: {bytes_state / 2**20:,.0f} MiB of weights, gradients and moments in all; "
         f"{feature_bytes(config, run.spec) / 2**20:.1f} MiB of features an image, {features.mode}, {features.codec}",
-        f"output: {Path(config.output).absolute()}, checkpoints every {config.checkpoints.every:,} steps",
+        f"output: {config.output}, checkpoints every {config.checkpoints.every:,} steps",
     ]
     if run.spec.notice:
         lines.append(run.spec.notice)
@@ -113,16 +114,23 @@ def train_run(run: Run) -> Path:
     # What a reader of the run's folder must know, random weights included.
     card = {"plan": describe(run).splitlines(), "notice": run.spec.notice, "config": to_json_dict(config)}
     Storage(config.output).write_bytes("run.json", (json.dumps(card, indent=1) + "\n").encode())
+    reached = -1
     while True:
         newest = store.newest()
         state = newest.loop if newest is not None else LoopState()
         if state.step >= config.schedule.num_steps:
             break
+        if state.step == reached:
+            raise FrozenSegError(
+                f"the workers ended, but no checkpoint past step {reached} lies at {config.checkpoint_address}"
+            )
+        reached = state.step
         if newest is not None:
             write_line(f"train: going on from step {state.step}")
         last_step = min(config.schedule.num_steps, state.step + max(1, MAX_ROWS_PER_FIT // config.batch_size))
         plan = WorkerPlan(
             config=config,
+            stream=config.stream_config(run.spec),
             spec=run.spec,
             text=text,
             num_samples=len(run.sample_ids),
@@ -160,10 +168,9 @@ def fit(plan: WorkerPlan, sample_ids: tuple[str, ...]) -> None:
     config = plan.config
     workers = config.workers
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
-    stream = config.stream_config(plan.spec)
 
     def dataset() -> Any:
-        return feature_stream(stream, rows_left(plan, sample_ids))
+        return feature_stream(plan.stream, rows_left(plan, sample_ids))
 
     trainer = TorchTrainer(
         train,
@@ -175,10 +182,10 @@ def fit(plan: WorkerPlan, sample_ids: tuple[str, ...]) -> None:
         run_config=RunConfig(
             # Of no use after this fit: what survives is in our own checkpoints, so every fit has a name of its own.
             name=f"fit-{time.time_ns()}",
-            storage_path=str(Path(config.output).absolute() / "ray"),
+            storage_path=str(Path(config.output) / "ray"),
             failure_config=FailureConfig(max_failures=workers.max_failures),
         ),
         datasets={DATASET: dataset},
-        dataset_config=DataConfig(execution_options=execution_options(stream)),
+        dataset_config=DataConfig(execution_options=execution_options(plan.stream)),
     )
     trainer.fit()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from frozenseg.data import JitterConfig
+from frozenseg.data.files import absolute
 from frozenseg.decoder import DecoderConfig
 from frozenseg.errors import UserInputError
 from frozenseg.losses import LossWeights
@@ -161,9 +162,25 @@ class TrainConfig:
         """Images per worker and forward pass."""
         return self.batch_size // (self.workers.num_workers * self.workers.micro_batches)
 
+    def anchored(self) -> TrainConfig:
+        """Every local path made absolute: the workers run in folders of their own."""
+        model, checkpoints = self.model, self.checkpoints
+        if model.encoders_of is not None and model.encoders_of != MINIATURE:
+            model = dataclasses.replace(model, encoders_of=absolute(model.encoders_of))
+        if model.start_from is not None:
+            model = dataclasses.replace(model, start_from=absolute(model.start_from))
+        address = checkpoints.address or str(Path(self.output) / "checkpoints")
+        return dataclasses.replace(
+            self,
+            shards=absolute(self.shards),
+            output=str(Path(self.output).absolute()),
+            model=model,
+            checkpoints=dataclasses.replace(checkpoints, address=absolute(address)),
+        )
+
     @property
     def checkpoint_address(self) -> str:
-        return self.checkpoints.address or str(Path(self.output).absolute() / "checkpoints")
+        return self.checkpoints.address or str(Path(self.output) / "checkpoints")
 
     def step_decay(self) -> StepDecay:
         schedule = self.schedule
@@ -174,7 +191,7 @@ class TrainConfig:
         source = self.model.encoders_of
         if source is None:
             return Path.cwd()
-        return Path(str(files("frozenseg.miniature") / "model")) if source == MINIATURE else Path(source).absolute()
+        return Path(str(files("frozenseg.miniature") / "model")) if source == MINIATURE else Path(source)
 
     def model_spec(self, vocabulary: Vocabulary | None) -> ModelSpec:
         """The spec of the model to train. Raises as `read_spec` when `encoders_of` is no model folder."""

@@ -44,11 +44,13 @@ DATASET = "train"
 class WorkerPlan:
     """What the driver hands to every worker.
 
-    Fields: config; spec: of the model; text: rows of the training vocabulary, made once by the driver; num_samples: of
-    an epoch; last_step: where this fit ends; decoder: initial weights for fine-tuning, empty for fresh ones.
+    Fields: config: with absolute paths; stream: of the features; spec: of the model; text: rows of the training
+    vocabulary, made once by the driver; num_samples: of an epoch; last_step: where this fit ends; decoder: initial
+    weights for fine-tuning, empty for fresh ones.
     """
 
     config: TrainConfig
+    stream: StreamConfig
     spec: ModelSpec
     text: TextEmbeddings
     num_samples: int
@@ -66,8 +68,7 @@ def train(loop_config: dict[str, Any]) -> None:
 
     plan: WorkerPlan = loop_config["plan"]
     shard = ray.train.get_dataset_shard(DATASET)
-    stream = plan.config.stream_config(plan.spec)
-    train_on(plan, streamed(shard, stream, plan.config.micro_batch_size))
+    train_on(plan, streamed(shard, plan.stream, plan.config.micro_batch_size))
 
 
 def streamed(shard: Any, stream: StreamConfig, batch_size: int) -> Iterator[TrainingBatch]:
@@ -150,7 +151,7 @@ def worker_device(config: TrainConfig) -> torch.device:
 
 def build_hooks(config: TrainConfig, rank: int, first_step: int) -> list[Hook]:
     """Every rank records which samples it used; the first one does the rest."""
-    output = Path(config.output).absolute()
+    output = Path(config.output)
     hooks: list[Hook] = [JsonLinesHook(output / "samples" / f"rank-{rank}.jsonl", first_step, with_samples=True)]
     if rank == 0:
         from torch.utils.tensorboard import SummaryWriter

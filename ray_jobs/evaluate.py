@@ -52,8 +52,9 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
+    from frozenseg.data.files import absolute
     from pipelines.evaluate import DataSource, EvaluateOptions, card, check, evaluate
-    from pipelines.segmenter_pool import PoolOptions, SegmenterSource, absolute
+    from pipelines.segmenter_pool import PoolOptions, SegmenterSource
 
     source = SegmenterSource(
         model=arguments.model if arguments.model == "miniature" else absolute(arguments.model),

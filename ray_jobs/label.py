@@ -55,9 +55,10 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> None:
+    from frozenseg.data.files import absolute
     from pipelines.corpus import find_corpus
     from pipelines.label import LabelOptions, check, label
-    from pipelines.segmenter_pool import PoolOptions, SegmenterSource, absolute
+    from pipelines.segmenter_pool import PoolOptions, SegmenterSource
 
     source = SegmenterSource(
         model=arguments.model if arguments.model == "miniature" else absolute(arguments.model),

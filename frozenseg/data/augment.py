@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from frozenseg.data.panoptic_png import runs
 from frozenseg.errors import UserInputError
@@ -102,6 +101,8 @@ class Jitter:
         return self._image(sample.image, plan), self._target(annotation, plan)
 
     def _image(self, image: Tensor, plan: JitterPlan) -> Tensor:
+        from torchvision.transforms import v2  # late: its import costs seconds, which readers do without
+
         window = v2.functional.resized_crop(
             image, plan.top, plan.left, plan.height, plan.width, list(plan.size), antialias=True
         )
@@ -114,6 +115,8 @@ class Jitter:
 
     def _target(self, annotation: PanopticAnnotation, plan: JitterPlan) -> PanopticTarget:
         """All masks travel as one map of small numbers, which is resized once and taken apart at the end."""
+        from torchvision.transforms import InterpolationMode, v2
+
         segments = [segment for segment in annotation.segments if not segment.is_crowd]
         labels = torch.from_numpy(_compact(annotation.segment_ids.numpy(), [segment.id for segment in segments]))
         # torchvision's own kernel for masks rounds source positions down; "exact" nearest agrees with the image.

@@ -17,6 +17,11 @@ def is_remote(address: str | Path) -> bool:
     return "://" in str(address)
 
 
+def absolute(address: str | Path) -> str:
+    """A local path made absolute, for processes that run in other folders; other addresses as they are."""
+    return str(address) if is_remote(address) else str(Path(address).absolute())
+
+
 def join(folder: str | Path, name: str) -> str:
     """`name` below `folder`, for paths and addresses alike."""
     return posixpath.join(str(folder), name)

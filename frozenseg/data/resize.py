@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torchvision.transforms import v2
-
 from frozenseg.types import ImageSample, Size
 
 
@@ -29,5 +27,7 @@ def resize_for_test(sample: ImageSample, shortest: int = 800, longest: int = 133
     size = size_for_test((height, width), shortest, longest)
     if size == (height, width):
         return sample
+    from torchvision.transforms import v2  # late: its import costs seconds, which readers do without
+
     image = v2.functional.resize(sample.image, list(size), antialias=True)
     return ImageSample(image_id=sample.image_id, image=image, original_size=sample.original_size)

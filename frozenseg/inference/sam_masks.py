@@ -21,7 +21,6 @@ from typing import Literal, Protocol
 import torch
 from segment_anything.modeling import Sam
 from torch import Tensor
-from torchvision.ops import nms
 
 from frozenseg.encoders.base import SamEncoder
 from frozenseg.errors import UserInputError
@@ -170,6 +169,8 @@ class SamMaskGenerator:
     def _without_duplicates(self, found: _Candidates, preference: Tensor) -> _Candidates:
         if self.settings.nms_iou >= 1:
             return found
+        from torchvision.ops import nms  # late: its import costs seconds
+
         return found.select(nms(found.measures.boxes.float(), preference.float(), self.settings.nms_iou))
 
     def _cleaned(self, found: _Candidates, resizer: MaskResizer) -> _Candidates:

@@ -33,8 +33,8 @@ def run_demo(options: DemoOptions) -> Path:
     stages = demo_stages(options)
     records = []
     todo = [stage for stage in stages if log.find(stage) is None]
-    # Ray's own processes report what doesn't concern a newcomer: many workers on few cores are meant here.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Every step is a job with workers of its own: those that Ray starts ahead for the first job would never be used.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(4 * LOGICAL_CPUS))
     with ray_session.session((), ray_session.RayOptions(num_cpus=LOGICAL_CPUS)):
         _share_session()

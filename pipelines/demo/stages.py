@@ -75,7 +75,7 @@ def _shard(options: DemoOptions, split: str, count: int) -> Stage:
             "--prefix",
             f"miniature-{split}",
             "--samples-per-shard",
-            -(-count // 4),
+            -(-count // 2),  # two tars, one for each core
         ),
         makes=options.shards(split) / "manifest.json",
         items=count,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -140,19 +141,21 @@ def test_names_cannot_break_the_page() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_whole_demo_small(tmp_path: Path) -> None:
-    to = tmp_path / "demo"
+    # Relative, as the demo's own default: workers run in folders of their own.
+    to = Path(os.path.relpath(tmp_path / "demo", ROOT))
+    made = tmp_path / "demo"
     command = [
         sys.executable, "ray_jobs/demo.py", "--to", str(to), "--train-scenes", "32", "--val-scenes", "8",
         "--label-images", "4", "--steps", "8",
     ]  # fmt: skip
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
-    page = (to / "report.html").read_text()
+    page = (made / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 6 * 4 + 4
-    metrics = json.loads((to / "evaluation" / "metrics.json").read_text())
+    metrics = json.loads((made / "evaluation" / "metrics.json").read_text())
     assert metrics["num_images"] == 8
     assert metrics["num_unseen_categories"] == 9
-    losses = [json.loads(line)["loss"] for line in (to / "metrics.jsonl").read_text().splitlines()]
+    losses = [json.loads(line)["loss"] for line in (made / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == 8
     assert losses[-1] < losses[0]
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

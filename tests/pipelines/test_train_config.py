@@ -45,6 +45,20 @@ def test_the_command_line_takes_the_place_of_the_file() -> None:
     assert changed.output == config.output
 
 
+def test_local_paths_are_made_absolute_for_workers_that_run_elsewhere() -> None:
+    config = load_toml(CONFIGS / "miniature.toml", TrainConfig)
+    anchored = override(config, shards="s3://bucket/x", output="runs/here").anchored()
+    here = Path.cwd() / "runs" / "here"
+    assert anchored.shards == "s3://bucket/x"
+    assert anchored.output == str(here)
+    assert anchored.checkpoint_address == str(here / "checkpoints")
+    assert anchored.model.encoders_of == "miniature"
+    model = dataclasses.replace(config.model, encoders_of="some/model", start_from="other/model")
+    anchored = dataclasses.replace(config, model=model).anchored()
+    assert anchored.model.encoders_of == str(Path.cwd() / "some" / "model")
+    assert anchored.model.start_from == str(Path.cwd() / "other" / "model")
+
+
 def test_a_misspelt_key_is_named(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text((CONFIGS / "miniature.toml").read_text().replace("learning_rate", "learning_rat"))
