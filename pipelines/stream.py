@@ -40,8 +40,9 @@ class StreamConfig:
     Fields: shards: address; encoders: which; mode: `stream` runs the encoders as a pool of actors, `inline` in the
     trainers' own processes; jitter: augmentation; seed: of order and augmentation; codec: how features travel; dtype:
     that trainers get; encoder_batch: images per encoder call and per block; min_actors, max_actors: the pool grows and
-    shrinks between them; actor_cpus, actor_gpus: each (a reading task takes 1 CPU); object_store_mb: bound of
-    the memory that blocks under way may take; max_skipped_share: of unreadable samples.
+    shrinks between them; actor_cpus, actor_gpus: each (a reading task takes 1 CPU); max_readers: reading tasks at
+    once, None for as many as CPUs are free; object_store_mb: bound of the memory that blocks under way may take;
+    max_skipped_share: of unreadable samples.
     """
 
     shards: str
@@ -56,6 +57,7 @@ class StreamConfig:
     max_actors: int = 1
     actor_cpus: float = 1.0
     actor_gpus: float = 0.0
+    max_readers: int | None = None
     object_store_mb: int | None = None
     max_skipped_share: float = 0.01
 
@@ -117,7 +119,11 @@ def feature_stream(config: StreamConfig, rows: Rows) -> Any:
     numbers = ray.data.range(num_rows, override_num_blocks=num_rows // per_block)
     numbers.context.execution_options = execution_options(config)
     images = numbers.map_batches(
-        load_rows, batch_size=per_block, fn_kwargs={"table": table, "config": config}, zero_copy_batch=True
+        load_rows,
+        batch_size=per_block,
+        fn_kwargs={"table": table, "config": config},
+        zero_copy_batch=True,
+        compute=ray.data.TaskPoolStrategy(config.max_readers),
     )
     if config.mode == "inline":
         return images

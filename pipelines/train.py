@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from frozenseg.config import to_json_dict
 from frozenseg.errors import FrozenSegError, UserInputError
 from frozenseg.model import FrozenSeg, ModelSpec, build_model, load_model, save_model
 from frozenseg.training import LoopState
 from frozenseg.training.hooks import write_line
+from frozenseg.types import TextEmbeddings
 from pipelines.ray_session import Need
 from pipelines.stream import Rows, epoch_rows, execution_options, feature_stream
 from pipelines.train_config import TrainConfig
@@ -30,16 +32,22 @@ MAX_ROWS_PER_FIT = 400_000
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Run:
-    """What a run needs besides its config, read or built once."""
+    """What a run needs besides its config, read once. The encoders are built when they are needed and let go again:
+    the workers have their own, and while they train, a copy here would only take memory."""
 
     config: TrainConfig
     spec: ModelSpec
-    model: FrozenSeg
     sample_ids: tuple[str, ...]
+    num_trained: int
+    num_frozen: int
+
+    def build(self) -> FrozenSeg:
+        """The model before its first step."""
+        return _build(self.config, self.spec)
 
 
 def prepare(config: TrainConfig) -> Run:
-    """Makes the config's paths absolute, reads the shard set's manifest and builds the model.
+    """Makes the config's paths absolute, reads the shard set's manifest and tries whether the model can be built.
 
     Raises:
         UserInputError: a missing shard set, encoders that cannot be had, or a decoder that doesn't fit them.
@@ -49,13 +57,19 @@ def prepare(config: TrainConfig) -> Run:
     sample_ids = tuple(image_id for file in manifest.files for image_id in file.sample_ids)
     if not sample_ids:
         raise UserInputError(f"the shard set {config.shards} holds no sample")
-    spec = config.model_spec(manifest.vocabulary)
+    model = _build(config, config.model_spec(manifest.vocabulary))
+    num_trained = sum(p.numel() for p in model.decoder.parameters() if p.requires_grad)
+    num_frozen = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.decoder.parameters())
+    return Run(config=config, spec=model.spec, sample_ids=sample_ids, num_trained=num_trained, num_frozen=num_frozen)
+
+
+def _build(config: TrainConfig, spec: ModelSpec) -> FrozenSeg:
     model = build_model(
         spec, folder=config.encoders_folder(), weights=config.weights, decoder_seed=config.model.init_seed
     )
     if config.model.start_from is not None:
         model.decoder.load_state_dict(load_model(config.model.start_from).decoder.state_dict())
-    return Run(config=config, spec=model.spec, model=model, sample_ids=sample_ids)
+    return model
 
 
 def needs(config: TrainConfig) -> list[Need]:
@@ -70,15 +84,13 @@ def needs(config: TrainConfig) -> list[Need]:
 
 def describe(run: Run) -> str:
     """The plan in words, for `--dry-run`."""
-    config, model = run.config, run.model
-    trained = sum(p.numel() for p in model.decoder.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.decoder.parameters())
+    config = run.config
     steps_per_epoch = -(-len(run.sample_ids) // config.batch_size)
     features, workers = config.features, config.workers
-    bytes_state = trained * 4 * 4
+    bytes_state = run.num_trained * 4 * 4
     lines = [
         f"{config.name}: {len(run.sample_ids):,} samples of {config.shards}",
-        f"parameters: {trained:,} trained, {frozen:,} frozen",
+        f"parameters: {run.num_trained:,} trained, {run.num_frozen:,} frozen",
         f"steps: {config.schedule.num_steps:,} of {config.batch_size} images, {steps_per_epoch:,} an epoch, "
         f"{config.schedule.num_steps / steps_per_epoch:.1f} epochs",
         f"workers: {workers.num_workers} x {config.micro_batch_size} images x {workers.micro_batches} micro-batches, "
@@ -108,9 +120,7 @@ def train_run(run: Run) -> Path:
     config = run.config
     store = checkpoint_store(config)
     # Checkpoints are made of the shard set's ids: the text rows and initial weights are the same on every start.
-    text = run.model.text(run.spec.training_vocabulary) if run.spec.training_vocabulary is not None else None
-    assert text is not None
-    fine_tuned = dict(run.model.decoder.state_dict()) if config.model.start_from is not None else {}
+    text, fine_tuned = _given(run)
     # What a reader of the run's folder must know, random weights included.
     card = {"plan": describe(run).splitlines(), "notice": run.spec.notice, "config": to_json_dict(config)}
     Storage(config.output).write_bytes("run.json", (json.dumps(card, indent=1) + "\n").encode())
@@ -139,10 +149,19 @@ def train_run(run: Run) -> Path:
         )
         fit(plan, run.sample_ids)
     assert newest is not None
-    run.model.decoder.load_state_dict(newest.engine.parameters)
+    model = run.build()
+    model.decoder.load_state_dict(newest.engine.parameters)
     folder = Path(config.output) / "model"
-    save_model(run.model, folder, notes=f"Trained for {state.step} steps on {config.shards}.")
+    save_model(model, folder, notes=f"Trained for {state.step} steps on {config.shards}.")
     return folder
+
+
+def _given(run: Run) -> tuple[TextEmbeddings, dict[str, Tensor]]:
+    """The rows of the training vocabulary, and the decoder's weights where another model's are trained on."""
+    model = run.build()
+    assert run.spec.training_vocabulary is not None
+    weights = dict(model.decoder.state_dict()) if run.config.model.start_from is not None else {}
+    return model.text(run.spec.training_vocabulary), weights
 
 
 def rows_left(plan: WorkerPlan, sample_ids: tuple[str, ...]) -> Rows:

@@ -98,8 +98,8 @@ class WorkersSection:
 class FeaturesSection:
     """Fields: mode: `stream` (encoders in a pool of actors) or `inline` (in the trainers); codec: how features travel;
     encoder_dtype: of the encoders' computation; encoder_batch: images per encoder call; min_actors, max_actors: of the
-    pool; actor_cpus, actor_gpus: of each; object_store_mb: bound of the data under way, in MiB; max_skipped_share: of
-    unreadable samples."""
+    pool; actor_cpus, actor_gpus: of each; max_readers: tasks that read and augment at once, by default as many as CPUs
+    are free; object_store_mb: bound of the data under way, in MiB; max_skipped_share: of unreadable samples."""
 
     mode: Literal["stream", "inline"] = "stream"
     codec: Codec = "bfloat16"
@@ -109,6 +109,7 @@ class FeaturesSection:
     max_actors: int = 8
     actor_cpus: float = 1.0
     actor_gpus: float = 1.0
+    max_readers: int | None = None
     object_store_mb: int | None = None
     max_skipped_share: float = 0.01
 
@@ -233,6 +234,7 @@ class TrainConfig:
             max_actors=features.max_actors,
             actor_cpus=features.actor_cpus,
             actor_gpus=features.actor_gpus,
+            max_readers=features.max_readers,
             object_store_mb=features.object_store_mb,
             max_skipped_share=features.max_skipped_share,
         )

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_BYTES = 12 * 2**30
+MAX_BYTES = 12 * 10**9
 LOUD = "RANDOM WEIGHTS"
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.timeout(1500)]
