@@ -41,9 +41,14 @@ def features_to_columns(features: EncoderFeatures, codec: Codec = "float32", wit
     columns: Columns = {}
     for name, values in levels:
         columns.update({f"{name}.{suffix}" if suffix else name: data for suffix, data in encode(values, codec).items()})
-    source = features.source if codec == "float32" else replace(features.source, dtype=codec)
-    columns[SOURCE] = np.array([json.dumps(asdict(source))] * features.batch_size)
+    columns[SOURCE] = source_column(features.source, codec, features.batch_size)
     return columns
+
+
+def source_column(key: FeatureKey, codec: Codec, num_rows: int) -> npt.NDArray[Any]:
+    """What made the features of each row, the codec included."""
+    source = key if codec == "float32" else replace(key, dtype=codec)
+    return np.array([json.dumps(asdict(source))] * num_rows)
 
 
 def columns_to_features(rows: Sequence[Mapping[str, npt.NDArray[Any]]], dtype: torch.dtype) -> EncoderFeatures:

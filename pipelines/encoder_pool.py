@@ -1,22 +1,24 @@
-"""The frozen encoders in an actor: built once, then batch after batch. Training, labeling and serving share it."""
+"""The frozen encoders in an actor: built once, then batch after batch. All ways to feed a trainer share them."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
-from frozenseg.encoders import OpenClipEncoder, SamImageEncoder, encode_batch
+from frozenseg.encoders import OpenClipEncoder, SamImageEncoder, encode_batch, feature_key
 from frozenseg.errors import UserInputError
 from frozenseg.model import ModelSpec, WeightsSource, read_spec, with_random_encoders
 from frozenseg.model.load_encoders import load_clip, load_sam
-from frozenseg.types import Batch, EncoderFeatures, stack_features
+from frozenseg.types import Batch, EncoderFeatures, FeatureKey, stack_features
 from pipelines.codec import Codec
-from pipelines.columns import IMAGE, IMAGE_ID, VALID_SIZE, Columns, features_to_columns
+from pipelines.columns import IMAGE, IMAGE_ID, SOURCE, VALID_SIZE, Columns, features_to_columns, source_column
+from pipelines.feature_cache import CacheOptions, FeatureCache, is_cached
 
 logger = logging.getLogger(__name__)
 
@@ -68,13 +70,23 @@ class FrozenEncoders:
         self.largest_batch: int | None = None
         """Set after the first time that memory ran out: larger batches are split right away."""
 
-    def encode(self, batch: Batch) -> EncoderFeatures:
-        """images [B,3,H,W] uint8 -> features on this device. Raises torch.OutOfMemoryError for a single image only."""
+    @property
+    def key(self) -> FeatureKey:
+        """What the features of these encoders are marked with."""
+        assert self.dtype is not None
+        return feature_key(self.clip, self.sam, self.dtype)
+
+    def encode(self, batch: Batch, *, with_sam: bool = True) -> EncoderFeatures:
+        """images [B,3,H,W] uint8 -> features on this device. Raises torch.OutOfMemoryError for a single image only.
+
+        Args:
+            with_sam: without it SAM does not run, and its map is [B,0,0,0].
+        """
         num_images = len(batch.image_ids)
         if self.largest_batch is not None and num_images > self.largest_batch:
-            return self._encode_halves(batch)
+            return self._encode_halves(batch, with_sam)
         try:
-            return self._encode(batch)
+            return self._encode(batch, with_sam)
         except torch.OutOfMemoryError:
             if num_images == 1:
                 raise
@@ -83,16 +95,17 @@ class FrozenEncoders:
         logger.warning("out of memory with %d images at once; going on with %d", num_images, self.largest_batch)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        return self._encode_halves(batch)
+        return self._encode_halves(batch, with_sam)
 
-    def _encode(self, batch: Batch) -> EncoderFeatures:
+    def _encode(self, batch: Batch, with_sam: bool) -> EncoderFeatures:
         autocast = torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
         with torch.no_grad(), autocast:
-            return encode_batch(self.clip, self.sam, batch.to(self.device))
+            return encode_batch(self.clip, self.sam if with_sam else None, batch.to(self.device))
 
-    def _encode_halves(self, batch: Batch) -> EncoderFeatures:
+    def _encode_halves(self, batch: Batch, with_sam: bool) -> EncoderFeatures:
         middle = len(batch.image_ids) // 2
-        return stack_features([self.encode(_part(batch, 0, middle)), self.encode(_part(batch, middle, None))])
+        parts = _part(batch, 0, middle), _part(batch, middle, None)
+        return stack_features([self.encode(part, with_sam=with_sam) for part in parts])
 
 
 def _part(batch: Batch, start: int, stop: int | None) -> Batch:
@@ -105,17 +118,49 @@ def _part(batch: Batch, start: int, stop: int | None) -> Batch:
 
 
 class EncoderActor:
-    """A stage of a Ray Data graph: image columns in, feature columns out, every other column passed on."""
+    """A stage of a Ray Data graph: image columns in, feature columns out, every other column passed on.
 
-    def __init__(self, source: EncoderSource, codec: Codec = "float32", with_dense: bool = True) -> None:
+    Args:
+        with_dense: the map that only the classifier reads, too; it is never cached.
+        cache: where features are looked for before they are computed, and kept afterwards.
+    """
+
+    def __init__(
+        self,
+        source: EncoderSource,
+        codec: Codec = "float32",
+        with_dense: bool = True,
+        cache: CacheOptions | None = None,
+    ) -> None:
         self.encoders = FrozenEncoders(source)
         self.codec: Codec = codec
         self.with_dense = with_dense
+        self.cache = FeatureCache(cache, f"{self.encoders.key}\0{codec}") if cache is not None else None
 
     def __call__(self, columns: Columns) -> dict[str, npt.NDArray[Any]]:
         passed = {name: values for name, values in columns.items() if name not in (IMAGE, VALID_SIZE)}
-        features = self.encoders.encode(columns_to_batch(columns))
-        return {**passed, **features_to_columns(features, self.codec, self.with_dense)}
+        batch = columns_to_batch(columns)
+        if self.cache is None:
+            return {**passed, **self._encode(batch)}
+        names = self.cache.names(columns)
+        found = [self.cache.read(name) for name in names]
+        maps = self.cache.options.maps
+        if any(entry is None for entry in found):
+            # The whole block, because the size of a batch decides the last bits of its features.
+            made = self._encode(batch)
+            for position, (name, entry) in enumerate(zip(names, found, strict=True)):
+                if entry is None:
+                    self.cache.write(name, {key: made[key][position] for key in made if is_cached(key, maps)})
+            return {**passed, **made}
+        kept = [entry for entry in found if entry is not None]
+        stacked = {key: np.stack([entry[key] for entry in kept]) for key in kept[0]}
+        if maps == "sam":
+            return {**passed, **self._encode(batch, with_sam=False), **stacked}
+        return {**passed, **stacked, SOURCE: source_column(self.encoders.key, self.codec, len(kept))}
+
+    def _encode(self, batch: Batch, with_sam: bool = True) -> Columns:
+        features = replace(self.encoders.encode(batch, with_sam=with_sam), source=self.encoders.key)
+        return features_to_columns(features, self.codec, self.with_dense)
 
 
 def columns_to_batch(columns: Columns) -> Batch:

@@ -25,10 +25,11 @@ from frozenseg.types import PanopticTarget, TrainingBatch
 from pipelines import columns as c
 from pipelines.codec import Codec
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders, columns_to_batch
+from pipelines.feature_cache import CacheOptions
 from shards import ShardReader, epoch_order
 
 logger = logging.getLogger(__name__)
-FeatureMode = Literal["stream", "inline"]
+FeatureMode = Literal["stream", "inline", "cache"]
 Rows = npt.NDArray[np.int64]
 """[n,3] int64: epoch, index of the sample in the shard set, 1 for padding."""
 
@@ -38,11 +39,12 @@ class StreamConfig:
     """The stream of one training run.
 
     Fields: shards: address; encoders: which; mode: `stream` runs the encoders as a pool of actors, `inline` in the
-    trainers' own processes; jitter: augmentation; seed: of order and augmentation; codec: how features travel; dtype:
-    that trainers get; encoder_batch: images per encoder call and per block; min_actors, max_actors: the pool grows and
-    shrinks between them; actor_cpus, actor_gpus: each (a reading task takes 1 CPU); max_readers: reading tasks at
-    once, None for as many as CPUs are free; object_store_mb: bound of the memory that blocks under way may take;
-    max_skipped_share: of unreadable samples.
+    trainers' own processes, `cache` is `stream` with features kept for views that come again; jitter: augmentation;
+    seed: of order and augmentation; codec: how features travel; dtype: that trainers get; encoder_batch: images per
+    encoder call and per block; min_actors, max_actors: the pool grows and shrinks between them; actor_cpus, actor_gpus:
+    each (a reading task takes 1 CPU); max_readers: reading tasks at once, None for as many as CPUs are free;
+    object_store_mb: bound of the memory that blocks under way may take; max_skipped_share: of unreadable samples;
+    cache: where and how much is kept, with mode `cache` only.
     """
 
     shards: str
@@ -60,6 +62,7 @@ class StreamConfig:
     max_readers: int | None = None
     object_store_mb: int | None = None
     max_skipped_share: float = 0.01
+    cache: CacheOptions | None = None
 
     def __post_init__(self) -> None:
         if self.encoder_batch < 1:
@@ -68,6 +71,13 @@ class StreamConfig:
             raise UserInputError(
                 f"expected 1 <= min_actors <= max_actors, found {self.min_actors} and {self.max_actors}"
             )
+        if (self.mode == "cache") != (self.cache is not None):
+            found = "no cache address" if self.cache is None else "a cache address"
+            raise UserInputError(f"features: mode {self.mode!r} with {found}: expected `cache` with one, or neither")
+
+    def view(self, epoch: int) -> int:
+        """The number that the augmentation of an epoch is drawn with."""
+        return epoch if self.cache is None else epoch % self.cache.num_views
 
 
 def epoch_rows(
@@ -129,7 +139,12 @@ def feature_stream(config: StreamConfig, rows: Rows) -> Any:
         return images
     return images.map_batches(
         EncoderActor,
-        fn_constructor_kwargs={"source": config.encoders, "codec": config.codec, "with_dense": False},
+        fn_constructor_kwargs={
+            "source": config.encoders,
+            "codec": config.codec,
+            "with_dense": False,
+            "cache": config.cache,
+        },
         batch_size=per_block,
         zero_copy_batch=True,
         compute=ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
@@ -194,7 +209,7 @@ def _load(config: StreamConfig, epoch: int, index: int) -> _Loaded:
     try:
         sample = reader[index]
         image = decode_image(sample.image_bytes, image_id, file_name=sample.file_name)
-        crop, target = Jitter(config.jitter)(image, decode_annotation(sample), config.seed, epoch)
+        crop, target = Jitter(config.jitter)(image, decode_annotation(sample), config.seed, config.view(epoch))
     except UserInputError as error:
         size = config.jitter.crop_size
         empty = PanopticTarget(

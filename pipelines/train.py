@@ -76,7 +76,7 @@ def needs(config: TrainConfig) -> list[Need]:
     """What the run holds for its whole time, for the check before it starts."""
     workers, features = config.workers, config.features
     wanted = [Need(name="train worker", count=workers.num_workers, cpus=workers.cpus, gpus=workers.gpus)]
-    if features.mode == "stream":
+    if features.mode != "inline":
         pool = Need(name="encoder actor", count=features.min_actors, cpus=features.actor_cpus, gpus=features.actor_gpus)
         wanted.append(pool)
     return [*wanted, Need(name="reading task")]

@@ -21,7 +21,8 @@ from frozenseg.training import OptimizerSettings, StepDecay
 from frozenseg.types import Vocabulary
 from pipelines.codec import Codec
 from pipelines.encoder_pool import EncoderSource
-from pipelines.stream import StreamConfig
+from pipelines.feature_cache import CacheOptions
+from pipelines.stream import FeatureMode, StreamConfig
 
 MINIATURE = "miniature"
 Dtype = Literal["float32", "bfloat16"]
@@ -96,12 +97,14 @@ class WorkersSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesSection:
-    """Fields: mode: `stream` (encoders in a pool of actors) or `inline` (in the trainers); codec: how features travel;
+    """Fields: mode: `stream` (encoders in a pool of actors), `inline` (in the trainers) or `cache` (`stream`, and the
+    features of views that repeat are kept); codec: how features travel;
     encoder_dtype: of the encoders' computation; encoder_batch: images per encoder call; min_actors, max_actors: of the
     pool; actor_cpus, actor_gpus: of each; max_readers: tasks that read and augment at once, by default as many as CPUs
-    are free; object_store_mb: bound of the data under way, in MiB; max_skipped_share: of unreadable samples."""
+    are free; object_store_mb: bound of the data under way, in MiB; max_skipped_share: of unreadable samples;
+    cache: where and how much is kept, with `cache` only."""
 
-    mode: Literal["stream", "inline"] = "stream"
+    mode: FeatureMode = "stream"
     codec: Codec = "bfloat16"
     encoder_dtype: Dtype = "bfloat16"
     encoder_batch: int = 1
@@ -112,6 +115,7 @@ class FeaturesSection:
     max_readers: int | None = None
     object_store_mb: int | None = None
     max_skipped_share: float = 0.01
+    cache: CacheOptions | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +169,10 @@ class TrainConfig:
 
     def anchored(self) -> TrainConfig:
         """Every local path made absolute: the workers run in folders of their own."""
-        model, checkpoints = self.model, self.checkpoints
+        model, checkpoints, features = self.model, self.checkpoints, self.features
+        if features.cache is not None:
+            kept = dataclasses.replace(features.cache, address=absolute(features.cache.address))
+            features = dataclasses.replace(features, cache=kept)
         if model.encoders_of is not None and model.encoders_of != MINIATURE:
             model = dataclasses.replace(model, encoders_of=absolute(model.encoders_of))
         if model.start_from is not None:
@@ -176,6 +183,7 @@ class TrainConfig:
             shards=absolute(self.shards),
             output=str(Path(self.output).absolute()),
             model=model,
+            features=features,
             checkpoints=dataclasses.replace(checkpoints, address=absolute(address)),
         )
 
@@ -237,6 +245,7 @@ class TrainConfig:
             max_readers=features.max_readers,
             object_store_mb=features.object_store_mb,
             max_skipped_share=features.max_skipped_share,
+            cache=features.cache,
         )
 
 

@@ -37,7 +37,7 @@ class Arguments:
     """random encoder weights: nothing sensible is learnt, and every output says so"""
     dry_run: bool = False
     """print the plan and stop"""
-    ray: RayOptions = field(default_factory=lambda: RayOptions(dashboard=False))
+    ray: RayOptions = field(default_factory=RayOptions)
 
 
 def run(arguments: Arguments) -> None:

@@ -55,7 +55,7 @@ class Stage:
             watched, peak = psutil.Process(process.pid), 0
             while process.poll() is None:
                 peak = max(peak, tree_bytes(watched))
-                time.sleep(0.5)
+                time.sleep(2.0)  # reading the maps of a dozen processes takes a while itself
         text = log.read_text()
         assert process.returncode == 0, f"{script}: {text[-4000:]}"
         self.peak = max(self.peak, peak)

@@ -64,7 +64,9 @@ def loss_curve_svg(points: Sequence[LossPoint], width: int = 760, height: int = 
         for t in _ticks(0.0, highest)
     ]
     marks += [
-        f'<text x="{x(t):.1f}" y="{height - 12}" text-anchor="middle">{t:g}</text>' for t in _ticks(0.0, last_step)
+        f'<text x="{x(t):.1f}" y="{height - 12}" text-anchor="middle">{t:g}</text>'
+        for t in _ticks(0.0, last_step)
+        if x(t) < width - right - 60  # the axis' name stands at its end
     ]
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="training loss over {last_step} steps, '
