@@ -183,7 +183,9 @@ def test_out_of_memory_halves_the_batch_and_says_so(
     assert sizes == [2, 1, 2]
     for a, b in zip(levels(whole), levels(parts), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-    monkeypatch.setattr(encoders, "_encode", lambda batch, with_sam: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    monkeypatch.setattr(
+        encoders, "_encode", lambda batch, with_sam: (_ for _ in ()).throw(torch.OutOfMemoryError("no"))
+    )
     with pytest.raises(torch.OutOfMemoryError):
         encoders.encode(make_batch(1))
 
