@@ -1,0 +1,36 @@
+"""What one unit of each stage takes: measured once on a machine like those of the cluster, then kept in a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from frozenseg.errors import UserInputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRates:
+    """Seconds of one worker per image, each measured alone.
+
+    Fields: read_seconds: of one CPU, to read, decode and augment; encode_seconds: of one encoder actor, CLIP and SAM
+    together; train_seconds: of one trainer, forward and backward of the decoder and its share of the optimizer step;
+    receive_seconds: of one trainer, to take an image's features out of the object store; coordinate_seconds: of the one
+    process that moves the stream's blocks; feature_bytes, sample_bytes: of an image's features on their way, and of
+    its files in the shard; start_seconds: from the command to the first step.
+    """
+
+    read_seconds: float
+    encode_seconds: float
+    train_seconds: float
+    receive_seconds: float = 0.0
+    coordinate_seconds: float = 0.0
+    feature_bytes: float = 0.0
+    sample_bytes: float = 0.0
+    start_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value < 0:
+                raise UserInputError(f"rates: expected {field.name} of at least 0, found {value:g}")
+        if self.train_seconds == 0:
+            raise UserInputError("rates: expected train_seconds above 0")
