@@ -31,9 +31,9 @@ from tests.campaigns.server_memory import MemoryWatch  # noqa: E402
 BUSY = (429, 503)
 NUM_LOOKS = 40
 KINDS = {
-    **{"panoptic": 4, "semantic": 4, "instance": 4, "proposals": 4, "png": 3, "zip": 3},
-    **{"bad": 4, "models": 3, "ensemble": 1},
-}
+    "panoptic": 4, "semantic": 4, "instance": 4, "proposals": 4, "png": 3, "zip": 3, "bad": 4, "models": 3,
+    "ensemble": 1,
+}  # fmt: skip
 """How often each kind of request comes. The ensemble is the dearest by far, so it is rarer."""
 
 
