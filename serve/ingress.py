@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import warnings
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -273,6 +275,9 @@ class Ingress:
         sam_masks: DeploymentHandle | None,
         decoder: DeploymentHandle,
     ) -> None:
+        # What Pillow and the form parser think of a client's bytes is no line of the operator's log.
+        warnings.filterwarnings("ignore", module="PIL")
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
         self._tracing = Tracing.to_collector(settings.otlp_endpoint) if settings.otlp_endpoint else None
         separate_masks = read_spec(model_folder(settings.model)).mask_sam is not None
         pipeline = SegmentPipeline(encoders, sam_masks, decoder, separate_masks=separate_masks)
