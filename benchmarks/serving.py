@@ -102,7 +102,11 @@ def main() -> int:
                 direct(segmenter, image, options)
 
         def through(server: httpx.Client) -> Callable[[Sequence[bytes]], None]:
-            return lambda batch: list(pool.map(lambda image: remote(server, image, options), batch)) and None
+            def send(batch: Sequence[bytes]) -> None:
+                for _ in pool.map(lambda image: remote(server, image, options), batch):
+                    pass
+
+            return send
 
         for run in (loop, through(client), through(second)):
             run(work[: 2 * len(images)])

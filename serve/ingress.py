@@ -271,9 +271,9 @@ class Ingress:
     def __init__(
         self,
         settings: ServeSettings,
-        encoders: DeploymentHandle,
-        sam_masks: DeploymentHandle | None,
-        decoder: DeploymentHandle,
+        encoders: DeploymentHandle[Any],
+        sam_masks: DeploymentHandle[Any] | None,
+        decoder: DeploymentHandle[Any],
     ) -> None:
         # What Pillow and the form parser think of a client's bytes is no line of the operator's log.
         warnings.filterwarnings("ignore", module="PIL")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from http import HTTPStatus
+from typing import Any, cast
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import DeploymentHandle
 
 from frozenseg.errors import UserInputError
 from frozenseg.types import Vocabulary
@@ -31,9 +32,9 @@ class SegmentPipeline:
 
     def __init__(
         self,
-        encoders: DeploymentHandle,
-        sam_masks: DeploymentHandle | None,
-        decoder: DeploymentHandle,
+        encoders: DeploymentHandle[Any],
+        sam_masks: DeploymentHandle[Any] | None,
+        decoder: DeploymentHandle[Any],
         *,
         separate_masks: bool,
     ) -> None:
@@ -44,15 +45,15 @@ class SegmentPipeline:
 
     def _submit(
         self, image: PreparedImage, vocabulary: Vocabulary, options: SegmentOptions, with_masks: bool
-    ) -> DeploymentResponse[SegmentedImage]:
+    ) -> Awaitable[SegmentedImage]:
         encoded = self._encoders.encode.remote(image)
-        masked: DeploymentResponse[MaskedImage] | None = None
+        masked: Awaitable[MaskedImage] | None = None
         if with_masks and self._sam_masks is not None:
             if self._separate_masks:
-                masked = self._sam_masks.masks_of_image.remote(image)
+                masked = cast("Awaitable[MaskedImage]", self._sam_masks.masks_of_image.remote(image))
             else:
-                masked = self._sam_masks.masks.remote(encoded)
-        return self._decoder.segment.remote(encoded, masked, vocabulary, options)
+                masked = cast("Awaitable[MaskedImage]", self._sam_masks.masks.remote(encoded))
+        return cast("Awaitable[SegmentedImage]", self._decoder.segment.remote(encoded, masked, vocabulary, options))
 
     async def segment(
         self, image: PreparedImage, vocabulary: Vocabulary, options: SegmentOptions, *, with_masks: bool
@@ -90,7 +91,7 @@ class SegmentPipeline:
         """
         waiting: list[Awaitable[object]] = [self.segment(check_image(), vocabulary, options, with_masks=False)]
         if self._sam_masks is not None:
-            waiting.append(self._sam_masks.check_health.remote())
+            waiting.append(cast("Awaitable[object]", self._sam_masks.check_health.remote()))
         try:
             await asyncio.gather(*waiting)
         except (RayActorError, RayTaskError, DeploymentUnavailableError, BackPressureError) as error:

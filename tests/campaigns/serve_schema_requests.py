@@ -31,21 +31,22 @@ def schema_requests(document: dict[str, Any], count: int, number: int) -> list[B
             suppress_health_check=list(HealthCheck),
         )
         @given(case=strategy)
-        def collect(case: Case) -> None:
+        def collect(case: Case[Any]) -> None:
             found.append(_prepared(case))
 
         collect()
     return found
 
 
-def _prepared(case: Case) -> BadRequest:
+def _prepared(case: Case[Any]) -> BadRequest:
     """The bytes that schemathesis would send."""
     prepared = requests.Request(**case.as_transport_kwargs(base_url=_ANYWHERE)).prepare()
     body = prepared.body or b""
+    assert isinstance(body, str | bytes), "nothing here is sent as a stream"
     return BadRequest(
         kind=f"schema {case.media_type}",
-        content=body.encode() if isinstance(body, str) else bytes(body),
-        content_type=prepared.headers.get("Content-Type", ""),
+        content=body.encode() if isinstance(body, str) else body,
+        content_type=str(prepared.headers.get("Content-Type", "")),
         path=prepared.url.removeprefix(_ANYWHERE) if prepared.url else case.path,
         method=prepared.method or "POST",
     )
