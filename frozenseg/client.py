@@ -26,6 +26,7 @@ from frozenseg.types import Category, Size, Vocabulary
 
 Task = Literal["panoptic", "semantic", "instance", "proposals"]
 RETRY_STATUSES = (429, 503)
+PROXY_FAILED = 500
 
 
 class ServerError(FrozenSegError):
@@ -73,7 +74,8 @@ class RemoteResult:
 
 
 class Client:
-    """A connection to one server. Busy answers (429, 503) are tried again as the server asks.
+    """A connection to one server. Busy answers (429, 503) are tried again as the server asks, and what a dying
+    replica left unanswered.
 
     Args:
         address: of the server, e.g. `http://127.0.0.1:8000`.
@@ -150,7 +152,7 @@ class Client:
             response = self._http.post(
                 "/v1/segment", files={"image": ("image", image)}, data={"options": json.dumps(options)}
             )
-            if response.status_code not in RETRY_STATUSES or attempt == self._attempts - 1:
+            if not _passes(response) or attempt == self._attempts - 1:
                 break
             time.sleep(min(float(response.headers.get("retry-after", 1)), 30.0))
         _raise(response)
@@ -186,6 +188,13 @@ def _segment(entry: dict[str, Any]) -> RemoteSegment:
         size=(entry["mask"]["size"][0], entry["mask"]["size"][1]),
         rle=entry["mask"]["counts"],
     )
+
+
+def _passes(response: httpx.Response) -> bool:
+    """Whether the fault is one of the moment. A 500 that is no problem object comes from the proxy, whose replica went
+    away under the request; segmenting again does no harm."""
+    ours = response.headers.get("content-type", "") == "application/problem+json"
+    return response.status_code in RETRY_STATUSES or (response.status_code == PROXY_FAILED and not ours)
 
 
 def _timings(header: str) -> dict[str, float]:

@@ -30,5 +30,7 @@ else
     install=("$venv/bin/python" -m pip install --quiet)
   fi
 fi
+# Ray starts a Python per worker: each would compile every module anew where none is compiled and none may be written.
+case ${install[0]} in */python) ;; *) install+=(--compile-bytecode) ;; esac
 "${install[@]}" --constraint constraints.txt --editable '.[all]'
 echo "setup: done"

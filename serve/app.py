@@ -6,17 +6,19 @@ from typing import Any
 
 import click
 from ray.serve import Application
-from ray.serve.config import AutoscalingConfig
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
+from ray.serve.schema import LoggingConfig
 
 from frozenseg.errors import UserInputError
 from frozenseg.inference.loading import model_folder
 from frozenseg.model import read_spec
 from serve.ingress import Ingress
-from serve.parts import Decoder, Encoders, SamMaskMaker
+from serve.parts import FULL_BATCH, Decoder, Encoders, SamMaskMaker
 from serve.settings import Scaling, settings_from
+from serve.tracing import check_available
 
-CONCURRENT_PER_REPLICA = 32
-"""Requests that a replica of a part may hold at once: batches of encoders form only from what is already there."""
+HELD_BY_SINGLES = 4
+"""Requests that a part holds at once when it takes one image at a time: enough to keep it busy."""
 
 
 class ServeArgumentsError(UserInputError, click.ClickException):
@@ -35,33 +37,45 @@ def build(arguments: dict[str, Any]) -> Application:
     """
     try:
         settings = settings_from(arguments)
-        read_spec(model_folder(settings.model))
+        spec = read_spec(model_folder(settings.model))
+        if settings.otlp_endpoint:
+            check_available()
     except UserInputError as error:
         raise ServeArgumentsError(str(error)) from error
-    encoders = Encoders.options(**_options(settings.encoders, CONCURRENT_PER_REPLICA)).bind(settings)
-    sam_masks = SamMaskMaker.options(**_options(settings.sam_masks, 4)).bind(settings)
-    decoder = Decoder.options(**_options(settings.decoder, 4)).bind(settings)
+    surge = settings.surge_percent
+    encoders = Encoders.options(**_options(settings.encoders, FULL_BATCH, surge)).bind(settings)
+    decoder = Decoder.options(**_options(settings.decoder, HELD_BY_SINGLES, surge)).bind(settings)
+    sam_masks = None
+    if spec.sam is not None or spec.mask_sam is not None:
+        sam_masks = SamMaskMaker.options(**_options(settings.sam_masks, HELD_BY_SINGLES, surge)).bind(settings)
+    in_flight = settings.limits.in_flight
+    # Far more than are worked on: what is past the limit reaches our own guard, which answers with a clear 429.
+    ingress_options = _options(settings.ingress, 16 * in_flight, surge, default_target=max(1, in_flight // 2))
     ingress = Ingress.options(
-        **_options(settings.ingress, 4 * settings.limits.in_flight), max_queued_requests=settings.limits.in_flight
+        **ingress_options, max_queued_requests=in_flight, backpressure_config=BackpressureConfig(retry_after_s=1)
     )
     return ingress.bind(settings, encoders, sam_masks, decoder)
 
 
-def _options(scaling: Scaling, max_ongoing: int) -> dict[str, Any]:
+def _options(scaling: Scaling, max_ongoing: int, surge_percent: int, default_target: int = 0) -> dict[str, Any]:
     """Serve's options of one part."""
-    actor = {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus}
     options: dict[str, Any] = {
-        "ray_actor_options": actor,
+        "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
         "max_ongoing_requests": max_ongoing,
+        "max_surge_percent": surge_percent,
         "graceful_shutdown_timeout_s": 30.0,
         "health_check_period_s": 30.0,
         "health_check_timeout_s": 60.0,
+        # One line a request is enough, and that is the guard's own.
+        "logging_config": LoggingConfig(enable_access_log=False),
     }
     if scaling.max_replicas > scaling.min_replicas:
         options["autoscaling_config"] = AutoscalingConfig(
             min_replicas=scaling.min_replicas,
             max_replicas=scaling.max_replicas,
-            target_ongoing_requests=max(1, max_ongoing // 2),
+            target_ongoing_requests=scaling.target_ongoing or default_target or max(1, max_ongoing // 2),
+            upscale_delay_s=scaling.upscale_delay_s,
+            downscale_delay_s=scaling.downscale_delay_s,
         )
     else:
         options["num_replicas"] = scaling.min_replicas

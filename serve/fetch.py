@@ -57,7 +57,9 @@ async def fetch_image(url: str, settings: UrlSettings, max_bytes: int) -> bytes:
     literal = f"[{address}]" if ":" in address else address
     target = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
     try:
-        async with asyncio.timeout(settings.timeout_s), httpx.AsyncClient(follow_redirects=False) as client:
+        # A proxy from the environment would connect to the name by itself, past the check of its address.
+        connection = httpx.AsyncClient(follow_redirects=False, trust_env=False)
+        async with asyncio.timeout(settings.timeout_s), connection as client:
             request = client.build_request(
                 "GET", target, headers={"Host": parts.netloc}, extensions={"sni_hostname": host}
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import warnings
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,13 @@ from frozenseg.model import read_spec
 from frozenseg.types import ImageSample, Vocabulary
 from frozenseg.vocabulary import PUBLISHED_NAMES, parse_vocabulary, published_vocabulary
 from serve import openapi
-from serve.answers import label_map, label_png, zip_bytes
 from serve.catalog import NUM_EXAMPLES, describe_model, example_png
 from serve.metrics import Metrics
-from serve.middleware import GuardMiddleware
-from serve.parts import SegmentedImage, check_image, prepare_image
+from serve.middleware import Application, GuardMiddleware
+from serve.parts import inference_options
 from serve.pipeline import SegmentPipeline
 from serve.problems import RequestRefusedError, install_problem_handlers, refusal_problem
-from serve.rendering import category_hex, overlay_png
+from serve.rendering import category_hex, render
 from serve.requests import ParsedRequest, image_bytes, read_batch, read_segment, read_vocabulary
 from serve.schema import (
     BatchItem,
@@ -44,6 +45,8 @@ from serve.schema import (
     VocabularyOut,
 )
 from serve.settings import ServeSettings
+from serve.tracing import Tracing
+from serve.travel import SegmentedImage, prepare_image
 
 PAGE = Path(__file__).with_name("page.html")
 READY_SECONDS = 5.0
@@ -51,14 +54,21 @@ READY_SECONDS = 5.0
 
 
 class Service:
-    """What the routes do; one per ingress replica."""
+    """What the routes do; one per ingress replica.
 
-    def __init__(self, settings: ServeSettings, pipeline: SegmentPipeline) -> None:
+    Args:
+        settings, pipeline: by what rules, with what model.
+        tracing: where an operator wants spans.
+    """
+
+    def __init__(self, settings: ServeSettings, pipeline: SegmentPipeline, tracing: Tracing | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.tracing = tracing
         self.model = describe_model(settings.model)
         self._pipeline = pipeline
         spec = read_spec(model_folder(settings.model))
+        self._has_sam = spec.sam is not None or spec.mask_sam is not None
         self._options = from_mapping(spec.inference, InferenceOptions, where="the model's inference options")
         self._ready_until = 0.0
 
@@ -66,7 +76,7 @@ class Service:
         """One image's answer in the format that the options ask for, with times per stage in a header."""
         response, sample, seconds = await self.answer(parsed.image, parsed.options, request_id)
         started = time.perf_counter()
-        body, media_type = await asyncio.to_thread(_render, response, sample, parsed.options)
+        body, media_type = await asyncio.to_thread(render, response, sample, parsed.options)
         seconds["render"] = time.perf_counter() - started
         timing = ", ".join(f"{stage};dur={value * 1000:.1f}" for stage, value in seconds.items())
         return Response(content=body, media_type=media_type, headers={"Server-Timing": timing})
@@ -85,14 +95,23 @@ class Service:
                 f"no model is named {options.model!r}; this server has {self.model.name!r}",
                 field="options.model",
             )
+        if options.ensemble and not self._has_sam:
+            raise RequestRefusedError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                f"the model {self.model.name!r} has no SAM for the ensemble",
+                field="options.ensemble",
+            )
         vocabulary = read_vocabulary(options, self.settings.limits)
         started = time.perf_counter()
         sample = await asyncio.to_thread(self._decode, image)
         prepared = await asyncio.to_thread(prepare_image, sample, self._options)
         decoded = time.perf_counter() - started
-        result = await self._pipeline.segment(prepared, vocabulary, options)
+        with_masks = inference_options(self._options, options).needs_sam_masks
+        result = await self._pipeline.segment(prepared, vocabulary, options, with_masks=with_masks)
         seconds = {"image": decoded, **result.seconds}
         self.metrics.count_image(options.task, seconds)
+        if self.tracing is not None:
+            self.tracing.record_image(options.task, seconds)
         return self._response(result, sample, vocabulary, options, request_id), sample, seconds
 
     def _decode(self, image: bytes) -> ImageSample:
@@ -115,7 +134,7 @@ class Service:
         )
         return SegmentResponse(
             request_id=request_id,
-            model=self.model.name,
+            model=result.model,
             task=options.task,
             size=sample.original_size,
             categories=categories,
@@ -148,22 +167,8 @@ class Service:
         if time.monotonic() < self._ready_until:
             return
         name = self.model.training_categories[0] if self.model.training_categories else "object"
-        options = SegmentOptions(vocabulary=name)
-        await self._pipeline.segment(check_image(), parse_vocabulary(name), options)
+        await self._pipeline.check(parse_vocabulary(name), SegmentOptions(vocabulary=name))
         self._ready_until = time.monotonic() + READY_SECONDS
-
-
-def _render(response: SegmentResponse, sample: ImageSample, options: SegmentOptions) -> tuple[bytes | str, str]:
-    """The answer's body and media type."""
-    if options.format == "json":
-        return response.model_dump_json(), "application/json"
-    labels = label_map(response.segments, response.size)
-    if options.format == "png":
-        return label_png(labels), "image/png"
-    overlay = overlay_png(sample, response, labels)
-    if options.format == "overlay":
-        return overlay, "image/png"
-    return zip_bytes(response, label_png(labels), overlay), "application/zip"
 
 
 def build_api(service: Service) -> FastAPI:
@@ -246,9 +251,12 @@ def _describe_vocabulary(name: str) -> VocabularyOut:
 
 
 def guarded(service: Service, *, adds_request_id: bool) -> GuardMiddleware:
-    """The routes behind the guard, counted."""
+    """The routes behind the guard, counted, and traced where that is wanted."""
+    app: Application = build_api(service)
+    if service.tracing is not None:
+        app = service.tracing.around(app)
     return GuardMiddleware(
-        build_api(service),
+        app,
         service.settings,
         adds_request_id=adds_request_id,
         finished=service.metrics.count_request,
@@ -263,12 +271,23 @@ class Ingress:
     def __init__(
         self,
         settings: ServeSettings,
-        encoders: DeploymentHandle,
-        sam_masks: DeploymentHandle,
-        decoder: DeploymentHandle,
+        encoders: DeploymentHandle[Any],
+        sam_masks: DeploymentHandle[Any] | None,
+        decoder: DeploymentHandle[Any],
     ) -> None:
-        self._service = Service(settings, SegmentPipeline(encoders, sam_masks, decoder))
+        # What Pillow and the form parser think of a client's bytes is no line of the operator's log.
+        warnings.filterwarnings("ignore", module="PIL")
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
+        self._tracing = Tracing.to_collector(settings.otlp_endpoint) if settings.otlp_endpoint else None
+        separate_masks = read_spec(model_folder(settings.model)).mask_sam is not None
+        pipeline = SegmentPipeline(encoders, sam_masks, decoder, separate_masks=separate_masks)
+        self._service = Service(settings, pipeline, self._tracing)
 
     def __serve_build_asgi_app__(self) -> GuardMiddleware:
         """Serve asks for the application once the replica is there, since routes hold handles."""
         return guarded(self._service, adds_request_id=False)
+
+    def __del__(self) -> None:
+        """Serve calls this when the replica stops."""
+        if self._tracing is not None:
+            self._tracing.close()

@@ -52,6 +52,11 @@ def request_id_of(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
+def route_path(scope: Scope) -> str:
+    """The path within the application, wherever it is mounted (`route_prefix`)."""
+    return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+
+
 class GuardMiddleware:
     """Holds the limits of :class:`serve.settings.ServeSettings` for all routes.
 
@@ -83,7 +88,7 @@ class GuardMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         answer = _Answer(send, request_id if self._adds_request_id else "")
-        counted = str(scope["path"]).startswith("/v1/segment")
+        counted = route_path(scope).startswith("/v1/segment")
         try:
             self._check_head(scope)
             if counted and self._in_flight >= self._settings.limits.in_flight:
@@ -134,7 +139,7 @@ class GuardMiddleware:
         length = values.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._settings.limits.body_bytes:
             raise self._too_large()
-        if self._settings.token and str(scope["path"]).startswith("/v1/"):
+        if self._settings.token and route_path(scope).startswith("/v1/"):
             sent = values.get(b"authorization", b"")
             if not hmac.compare_digest(sent, f"Bearer {self._settings.token}".encode()):
                 raise RequestRefusedError(

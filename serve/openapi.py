@@ -60,8 +60,43 @@ SEGMENT_BODY: dict[str, Any] = {
 BATCH_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"$ref": _REF.format(model="BatchRequest")}}},
+        "content": {
+            "application/json": {
+                "schema": {"$ref": _REF.format(model="BatchRequest")},
+                "examples": {
+                    "base64": {
+                        "value": {
+                            "images": [{"base64": "iVBORw0KGgo..."}, {"base64": "/9j/4AAQSkZJRg..."}],
+                            "options": EXAMPLE_OPTIONS,
+                        }
+                    },
+                },
+            }
+        },
     }
+}
+
+EXAMPLE_ANSWER: dict[str, Any] = {
+    "request_id": "5b1f0f6e2b4a4b6c9d0e8f7a6b5c4d3e",
+    "model": "miniature",
+    "task": "panoptic",
+    "size": [96, 96],
+    "categories": [
+        {"id": 0, "name": "red button", "synonyms": [], "is_thing": True, "seen": True, "color": "#d62728"},
+    ],
+    "segments": [
+        {
+            "id": 1,
+            "category_id": 0,
+            "category": "red button",
+            "is_thing": True,
+            "score": 0.98,
+            "area": 24,
+            "bbox": [2, 2, 6, 4],
+            "mask": {"size": [96, 96], "counts": "R64l2000000000nW8"},
+        }
+    ],
+    "warnings": [],
 }
 
 SEGMENT_ANSWER: dict[int | str, dict[str, Any]] = {
@@ -72,7 +107,10 @@ SEGMENT_ANSWER: dict[int | str, dict[str, Any]] = {
             "X-Request-Id": {"description": "Names this request in the log.", "schema": {"type": "string"}},
         },
         "content": {
-            "application/json": {"schema": {"$ref": _REF.format(model="SegmentResponse")}},
+            "application/json": {
+                "schema": {"$ref": _REF.format(model="SegmentResponse")},
+                "examples": {"one segment": {"value": EXAMPLE_ANSWER}},
+            },
             "image/png": {"schema": {"type": "string", "format": "binary"}},
             "application/zip": {"schema": {"type": "string", "format": "binary"}},
         },

@@ -7,84 +7,40 @@ ingress. Every part loads the model folder once, and its health check runs its s
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 from ray import serve as ray_serve
 
-from frozenseg.data import collate, resize_for_test
+from frozenseg.encoders import feature_key
 from frozenseg.inference.geometry import ImageGeometry
 from frozenseg.inference.loading import load_segmenter
 from frozenseg.inference.options import InferenceOptions
+from frozenseg.inference.sam_masks import GridSettings
 from frozenseg.inference.segmenter import Segmenter
-from frozenseg.types import Batch, Category, EncoderFeatures, ImageSample, SamMasks, Vocabulary, stack_features
+from frozenseg.types import Batch, Category, EncoderFeatures, Vocabulary, stack_features
 from serve.answers import describe_segment, find_segments
-from serve.schema import SegmentOptions, SegmentOut
+from serve.schema import SegmentOptions
 from serve.settings import ServeSettings
+from serve.travel import (
+    CHECK_SIDE,
+    EncodedImage,
+    MaskedImage,
+    OtherModelError,
+    PreparedImage,
+    SegmentedImage,
+    check_image,
+)
 
-CHECK_SIDE = 64
-"""Side in pixels of the picture that health checks run on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedImage:
-    """One image at network size, with the way back to the client's own size."""
-
-    batch: Batch
-    geometry: ImageGeometry
-
-    @property
-    def num_pixels(self) -> int:
-        return self.geometry.padded_size[0] * self.geometry.padded_size[1]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedImage:
-    """Features of one image and the seconds its batch took."""
-
-    features: EncoderFeatures
-    geometry: ImageGeometry
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskedImage:
-    """SAM's masks of one image and the seconds they took."""
-
-    masks: SamMasks
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentedImage:
-    """The decoder's answer: segments, which categories are seen, seconds by stage, and the model's notice if any."""
-
-    segments: tuple[SegmentOut, ...]
-    seen: tuple[bool, ...]
-    seconds: dict[str, float]
-    notice: str
-
-
-def prepare_image(sample: ImageSample, options: InferenceOptions) -> PreparedImage:
-    """Resizes and pads as for evaluation."""
-    resized = resize_for_test(sample, options.shortest_side, options.longest_side)
-    batch = collate([resized])
-    geometry = ImageGeometry(
-        padded_size=(int(batch.images.shape[2]), int(batch.images.shape[3])),
-        valid_size=(int(resized.image.shape[1]), int(resized.image.shape[2])),
-        output_size=sample.original_size,
-    )
-    return PreparedImage(batch=batch, geometry=geometry)
-
-
-def check_image() -> PreparedImage:
-    """A gradient, so that normalisation and every layer have something to do."""
-    ramp = torch.linspace(0, 255, CHECK_SIDE * CHECK_SIDE).to(torch.uint8).view(1, CHECK_SIDE, CHECK_SIDE)
-    size = (CHECK_SIDE, CHECK_SIDE)
-    sample = ImageSample(image_id="health", image=ramp.expand(3, -1, -1).contiguous(), original_size=size)
-    return PreparedImage(batch=collate([sample]), geometry=ImageGeometry.whole(size))
+FULL_BATCH = 32
+"""Units of a whole batch; as many requests a replica holds at once, since batches form only from what is there."""
+CHECK_GRID = GridSettings(points_per_side=1, min_predicted_iou=0.0, min_stability=0.0)
+"""One point, whose masks pass: health checks must not cost what a request costs."""
 
 
 def _load(settings: ServeSettings) -> Segmenter:
@@ -94,9 +50,14 @@ def _load(settings: ServeSettings) -> Segmenter:
     return segmenter
 
 
-def total_pixels(images: list[PreparedImage]) -> int:
-    """The size of a batch: what an encoder's time and memory follow is pixels, not images."""
-    return sum(image.num_pixels for image in images)
+def batch_share(images: Sequence[PreparedImage], batch_pixels: int) -> int:
+    """What `images` take of an encoder batch, in units of 1/FULL_BATCH: its time and memory follow pixels, not images.
+
+    An image that is larger than a batch makes one of its own.
+    """
+    if len(images) == 1:
+        return 1
+    return math.ceil(sum(image.num_pixels for image in images) * FULL_BATCH / batch_pixels)
 
 
 def encode_together(segmenter: Segmenter, images: list[PreparedImage]) -> list[EncoderFeatures]:
@@ -133,19 +94,22 @@ class Encoders:
     """The frozen encoders, batched by pixels."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._segmenter = _load(settings)
-        self._encode.set_max_batch_size(settings.batch_pixels)
-        self._encode.set_batch_wait_timeout_s(settings.batch_wait_s)
+        segmenter = self._segmenter = _load(settings)
 
-    @ray_serve.batch(max_batch_size=4 * 1024 * 1024, batch_wait_timeout_s=0.005, batch_size_fn=total_pixels)
-    async def _encode(self, images: list[PreparedImage]) -> list[EncodedImage]:
-        started = time.perf_counter()
-        features = await asyncio.to_thread(encode_together, self._segmenter, images)
-        seconds = time.perf_counter() - started
-        return [
-            EncodedImage(features=f, geometry=i.geometry, seconds=seconds)
-            for f, i in zip(features, images, strict=True)
-        ]
+        async def encode(images: list[PreparedImage]) -> list[EncodedImage]:
+            started = time.perf_counter()
+            features = await asyncio.to_thread(encode_together, segmenter, images)
+            seconds = time.perf_counter() - started
+            return [
+                EncodedImage(features=f, geometry=i.geometry, seconds=seconds)
+                for f, i in zip(features, images, strict=True)
+            ]
+
+        share = partial(batch_share, batch_pixels=settings.batch_pixels)
+        batched = ray_serve.batch(
+            max_batch_size=FULL_BATCH, batch_wait_timeout_s=settings.batch_wait_s, batch_size_fn=share
+        )
+        self._encode = batched(encode)
 
     async def encode(self, image: PreparedImage) -> EncodedImage:
         """Features of one image; images that come within the batch's wait share a forward pass."""
@@ -159,16 +123,37 @@ class Encoders:
 
 @ray_serve.deployment
 class SamMaskMaker:
-    """SAM's masks for the OpenSeg ensemble, from the features that the encoders made."""
+    """SAM's masks for the OpenSeg ensemble: from the features that the encoders made, or from the image itself where
+    the model has a SAM of its own for masks."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self._segmenter = _load(settings)
+        self._check = Segmenter(self._segmenter.model, self._segmenter.options, CHECK_GRID)
 
     def masks(self, encoded: EncodedImage) -> MaskedImage:
-        """Masks of one encoded image."""
+        """Masks of one encoded image.
+
+        Raises:
+            OtherModelError: another model's features.
+        """
+        _check_source(self._segmenter, encoded)
         started = time.perf_counter()
         masks = self._segmenter.sam_masks(encoded.features, [encoded.geometry])[0]
         return MaskedImage(masks=masks, seconds=time.perf_counter() - started)
+
+    def masks_of_image(self, image: PreparedImage) -> MaskedImage:
+        """Masks of an image that this part encodes itself."""
+        started = time.perf_counter()
+        masks = self._segmenter.separate_sam_masks(image.batch, [image.geometry])[0]
+        return MaskedImage(masks=masks, seconds=time.perf_counter() - started)
+
+    def check_health(self) -> None:
+        """Runs SAM from the picture to masks."""
+        image = check_image()
+        if self._segmenter.model.mask_sam is not None:
+            self._check.separate_sam_masks(image.batch, [image.geometry])
+        else:
+            self._check.sam_masks(self._check.model.encode(image.batch), [image.geometry])
 
 
 @ray_serve.deployment
@@ -181,7 +166,13 @@ class Decoder:
     def segment(
         self, encoded: EncodedImage, masked: MaskedImage | None, vocabulary: Vocabulary, options: SegmentOptions
     ) -> SegmentedImage:
-        """Segments of one encoded image for one vocabulary."""
+        """Segments of one encoded image for one vocabulary.
+
+        Raises:
+            OtherModelError: another model's features.
+            UserInputError: a word that the model does not know.
+        """
+        _check_source(self._segmenter, encoded)
         started = time.perf_counter()
         self._segmenter.model.text(vocabulary)
         text_done = time.perf_counter()
@@ -203,6 +194,7 @@ class Decoder:
         if masked is not None:
             seconds["sam_masks"] = masked.seconds
         return SegmentedImage(
+            model=self._segmenter.model.spec.name,
             segments=segments,
             seen=tuple(bool(s) for s in prediction.seen),
             seconds=seconds,
@@ -216,6 +208,15 @@ class Decoder:
         geometry = ImageGeometry.whole((CHECK_SIDE, CHECK_SIDE))
         [prediction] = self._segmenter.predict_features(features, [geometry], vocabulary)
         prediction.panoptic()
+
+
+def _check_source(segmenter: Segmenter, encoded: EncodedImage) -> None:
+    """Raises OtherModelError when other encoders made the features than those that `segmenter` was made with."""
+    model, source = segmenter.model, encoded.features.source
+    own = feature_key(model.clip, model.sam, torch.float32)
+    # Not the dtype: features may be computed in another one without being another model's.
+    if (source.clip, source.sam, source.weights_hash) != (own.clip, own.sam, own.weights_hash):
+        raise OtherModelError(f"features of {source.clip} and {source.sam or 'no SAM'} with other weights")
 
 
 def _any_known_name(segmenter: Segmenter) -> str:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from frozenseg.inference.overlay import draw_panoptic
 from frozenseg.inference.palette import category_colors
 from frozenseg.types import Category, ImageSample, Segment, SegmentationOutput, Vocabulary
-from serve.answers import png_bytes
-from serve.schema import SegmentResponse
+from serve.answers import label_map, label_png, png_bytes, zip_bytes
+from serve.schema import SegmentOptions, SegmentResponse
 
 _PROPOSALS = Vocabulary(categories=(Category(name="proposal"),))
 
@@ -18,6 +18,19 @@ _PROPOSALS = Vocabulary(categories=(Category(name="proposal"),))
 def category_hex(vocabulary: Vocabulary) -> tuple[str, ...]:
     """The colour of every category, `#rrggbb`, the same as in overlays."""
     return tuple("#{:02x}{:02x}{:02x}".format(*color) for color in category_colors(vocabulary))
+
+
+def render(response: SegmentResponse, sample: ImageSample, options: SegmentOptions) -> tuple[bytes | str, str]:
+    """The answer's body and media type, in the format that the options ask for."""
+    if options.format == "json":
+        return response.model_dump_json(), "application/json"
+    labels = label_map(response.segments, response.size)
+    if options.format == "png":
+        return label_png(labels), "image/png"
+    overlay = overlay_png(sample, response, labels)
+    if options.format == "overlay":
+        return overlay, "image/png"
+    return zip_bytes(response, label_png(labels), overlay), "application/zip"
 
 
 def overlay_png(sample: ImageSample, response: SegmentResponse, labels: NDArray[np.int32]) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from frozenseg.config import from_mapping
 from frozenseg.errors import UserInputError
 
-NUMBERS = ("threads", "batch_pixels", "batch_wait_s")
+NUMBERS = ("threads", "batch_pixels", "batch_wait_s", "surge_percent")
 """Arguments of the application itself that are numbers."""
 
 
@@ -49,12 +49,20 @@ class UrlSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """Replicas of one part and what each takes. num_cpus may be fractional; num_gpus is per replica."""
+    """Replicas of one part and what each takes.
+
+    Fields: min_replicas, max_replicas: autoscaled where the second is larger; num_cpus, num_gpus: of each replica, may
+    be fractional; target_ongoing: requests at once that a replica should have, more asks for another replica, 0 for
+    half of what it takes; upscale_delay_s, downscale_delay_s: how long the load must ask for it.
+    """
 
     min_replicas: int = 1
     max_replicas: int = 1
     num_cpus: float = 0.25
     num_gpus: float = 0.0
+    target_ongoing: int = 0
+    upscale_delay_s: float = 10.0
+    downscale_delay_s: float = 300.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_replicas <= self.max_replicas:
@@ -62,6 +70,9 @@ class Scaling:
                 "scaling: expected 1 <= min_replicas <= max_replicas, found "
                 f"{self.min_replicas} and {self.max_replicas}"
             )
+        for name in ("num_cpus", "num_gpus", "target_ongoing", "upscale_delay_s", "downscale_delay_s"):
+            if getattr(self, name) < 0:
+                raise UserInputError(f"scaling: expected {name} >= 0, found {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +81,10 @@ class ServeSettings:
 
     Fields: model: a model folder or `miniature`; device: `auto`, `cpu` or `cuda`; dtype: of the encoders; threads: of
     torch in each replica; batch_pixels: padded pixels of one encoder batch; batch_wait_s: how long a batch waits for
-    more; token: bearer token that every `/v1` request must carry, empty for none; ingress, encoders, decoder,
-    sam_masks: how each part scales by itself.
+    more; token: bearer token that every `/v1` request must carry, empty for none; otlp_endpoint: where OpenTelemetry
+    spans of requests go, e.g. `http://collector:4318/v1/traces`, empty for none; surge_percent: replicas beside the old
+    ones while the model is changed, 0 to stop old ones first; ingress, encoders, decoder, sam_masks: how each part
+    scales by itself.
     """
 
     model: str = "miniature"
@@ -81,12 +94,18 @@ class ServeSettings:
     batch_pixels: int = 4 * 1024 * 1024
     batch_wait_s: float = 0.005
     token: str = ""
+    otlp_endpoint: str = ""
+    surge_percent: int = 100
     limits: Limits = field(default_factory=Limits)
     url: UrlSettings = field(default_factory=UrlSettings)
     ingress: Scaling = field(default_factory=Scaling)
     encoders: Scaling = field(default_factory=Scaling)
     decoder: Scaling = field(default_factory=Scaling)
     sam_masks: Scaling = field(default_factory=Scaling)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.surge_percent <= 100:
+            raise UserInputError(f"surge_percent: expected 0 to 100, found {self.surge_percent}")
 
 
 def settings_from(arguments: Mapping[str, Any]) -> ServeSettings:

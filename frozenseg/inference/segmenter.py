@@ -90,7 +90,7 @@ class Segmenter:
             self.model.encode(batch),
             geometries,
             categories,
-            self._separate_sam_masks(batch, geometries) if options.needs_sam_masks else (),
+            self.separate_sam_masks(batch, geometries) if options.needs_sam_masks else (),
             options,
             [sample.image_id for sample in samples],
         )
@@ -177,8 +177,8 @@ class Segmenter:
         generator = SamMaskGenerator(self.model.sam, self.grid)
         return [generator.from_embedding(features.sam[i].float(), geometries[i]) for i in range(features.batch_size)]
 
-    def _separate_sam_masks(self, batch: Batch, geometries: Sequence[ImageGeometry]) -> list[SamMasks]:
-        """Masks of a SAM that is not the features' one; empty when there is none such."""
+    def separate_sam_masks(self, batch: Batch, geometries: Sequence[ImageGeometry]) -> list[SamMasks]:
+        """Masks of every image of a batch by a SAM that is not the features' one; empty when there is none such."""
         if self.model.mask_sam is None:
             return []
         embeddings = self.model.mask_sam.encode_image(batch.images.to(self.model.device), batch.valid_sizes)

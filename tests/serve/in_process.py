@@ -17,9 +17,11 @@ from typing import Any
 import uvicorn
 
 from serve.ingress import Service, guarded
-from serve.parts import Decoder, EncodedImage, Encoders, PreparedImage, SamMaskMaker, encode_together
+from serve.parts import Decoder, Encoders, SamMaskMaker, encode_together
 from serve.pipeline import SegmentPipeline
 from serve.settings import ServeSettings
+from serve.tracing import Tracing
+from serve.travel import EncodedImage, PreparedImage
 
 
 class _Method:
@@ -44,8 +46,8 @@ class _Handle:
 def _pipeline(settings: ServeSettings) -> SegmentPipeline:
     # One model for all parts: there is one process.
     decoder = Decoder.func_or_class(settings)
-    sam_masks = SamMaskMaker.func_or_class(settings)
     segmenter = decoder._segmenter
+    model = segmenter.model
 
     def encode(image: PreparedImage) -> EncodedImage:
         started = time.perf_counter()
@@ -53,14 +55,19 @@ def _pipeline(settings: ServeSettings) -> SegmentPipeline:
         return EncodedImage(features=features, geometry=image.geometry, seconds=time.perf_counter() - started)
 
     assert hasattr(Encoders.func_or_class, "encode")
-    handles: Any = (_Handle(encode=encode), _Handle(masks=sam_masks.masks), _Handle(segment=decoder.segment))
-    return SegmentPipeline(*handles)
+    masks: Any = None
+    if model.sam is not None or model.mask_sam is not None:
+        maker = SamMaskMaker.func_or_class(settings)
+        masks = _Handle(masks=maker.masks, masks_of_image=maker.masks_of_image, check_health=maker.check_health)
+    encoders: Any = _Handle(encode=encode)
+    segments: Any = _Handle(segment=decoder.segment)
+    return SegmentPipeline(encoders, masks, segments, separate_masks=model.mask_sam is not None)
 
 
 @contextmanager
-def serve_in_process(settings: ServeSettings, port: int) -> Iterator[None]:
+def serve_in_process(settings: ServeSettings, port: int, tracing: Tracing | None = None) -> Iterator[None]:
     """Answers on `port` of this machine until the block ends."""
-    app = guarded(Service(settings, _pipeline(settings)), adds_request_id=True)
+    app = guarded(Service(settings, _pipeline(settings), tracing), adds_request_id=True)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run)
     thread.start()

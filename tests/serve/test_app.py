@@ -22,6 +22,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from serve import openapi
+from serve.schema import SegmentResponse
 from tests.serve.conftest import LIMITS, Server
 
 TASKS = ("panoptic", "semantic", "instance", "proposals")
@@ -309,6 +311,11 @@ def test_the_openapi_document_is_valid(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     OpenAPIV31SpecValidator(document).validate()
     assert document["openapi"].startswith("3.1")
+    assert SegmentResponse.model_validate(openapi.EXAMPLE_ANSWER).segments[0].area == 24
+    assert mask_of(openapi.EXAMPLE_ANSWER["segments"][0]).sum() == 24
+    for path in ("/v1/segment", "/v1/segment/batch"):
+        body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert body["examples"]["base64"]["value"]["options"]["vocabulary"]
     assert set(document["paths"]) == {
         *("/v1/segment", "/v1/segment/batch", "/v1/models", "/v1/vocabularies", "/healthz", "/readyz")
     }

@@ -100,6 +100,20 @@ def test_the_token_guards_the_api_and_nothing_else() -> None:
     assert ask("GET", "/healthz?seconds=0", limits=limits).status_code == 200
 
 
+def test_the_token_holds_wherever_the_application_is_mounted() -> None:
+    """Serve keeps its `route_prefix` in the path."""
+    app = Starlette(routes=[Route("/v1/models", echo)])
+    install_problem_handlers(app)
+    transport = httpx.ASGITransport(GuardMiddleware(app, ServeSettings(token="secret")), root_path="/second")
+
+    async def go(**headers: str) -> int:
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as connection:
+            return (await connection.get("/second/v1/models", headers=headers)).status_code
+
+    assert asyncio.run(go()) == 401
+    assert asyncio.run(go(Authorization="Bearer secret")) == 200
+
+
 def test_a_request_past_its_time_gets_503_and_when_to_come_back() -> None:
     answer = ask("GET", "/v1/segment/slow?seconds=5", limits={"timeout_s": 0.05})
     problem(answer, 503)

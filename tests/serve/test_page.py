@@ -15,7 +15,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.serve.conftest import Server
+from serve.settings import settings_from
+from tests.serve.conftest import ARGUMENTS, Server, free_port
+from tests.serve.in_process import serve_in_process
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -171,3 +173,26 @@ def test_everything_can_be_done_by_keyboard(page: webdriver.Chrome) -> None:
         box = page.find_element(By.CSS_SELECTOR, "#segments input")
         box.send_keys(Keys.SPACE)
         assert not box.is_selected()
+
+
+def test_a_server_with_a_token_asks_for_it(browser: webdriver.Chrome) -> None:
+    port = free_port()
+    with serve_in_process(settings_from({**ARGUMENTS, "token": "open sesame"}), port):
+        resize(browser, 390, 844)
+        browser.get(f"http://127.0.0.1:{port}")
+        field = browser.find_element(By.ID, "token")
+        wait(browser, field.is_displayed)
+        assert browser.switch_to.active_element == field
+        keep_picture(browser, "phone-token")
+        field.send_keys("open barley", Keys.TAB)
+        wait(browser, lambda: "bearer token" in status(browser))
+        assert not browser.find_elements(By.CSS_SELECTOR, "#examples button")
+
+        field.clear()
+        field.send_keys("open sesame", Keys.ENTER)
+        wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#examples button"))
+        click_example(browser)
+        assert browser.find_elements(By.CSS_SELECTOR, "#segments li")
+        browser.refresh()
+        wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#examples button"))
+        assert not browser.find_element(By.ID, "token").is_displayed(), "it is kept for this tab"
