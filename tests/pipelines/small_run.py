@@ -1,0 +1,46 @@
+"""A training run small enough to be started, killed and started again in a test: a world of scenes and its config."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from frozenseg.config import load_toml
+from frozenseg.data import JitterConfig
+from pipelines.miniature_shards import write_miniature_shards
+from pipelines.train_config import CheckpointsSection, TrainConfig
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+NUM_SCENES = 10
+"""Not a multiple of the batch: every epoch ends with rows that only fill up."""
+
+
+def make_shards(folder: Path, split: Literal["train", "val"] = "train", num_scenes: int = NUM_SCENES) -> Path:
+    """A shard set of the miniature world. Returns its folder."""
+    shards = folder / f"shards-{split}"
+    write_miniature_shards(str(shards), split, num_scenes, scenes_per_shard=4)
+    return shards
+
+
+def small_config(shards: Path, output: Path, engine: Literal["torch", "deepspeed"], **changes: Any) -> TrainConfig:
+    """The miniature's config with a smaller decoder and smaller pictures; a checkpoint every second step."""
+    base = load_toml(CHECKOUT / "configs" / "miniature.toml", TrainConfig)
+    decoder = dataclasses.replace(
+        base.model.decoder, hidden_dim=32, mask_dim=32, num_queries=8, num_layers=3, feedforward_dim=32,
+        pixel_decoder_feedforward_dim=32, feature_injector_layers=(0,),
+    )  # fmt: skip
+    config = dataclasses.replace(
+        base,
+        shards=str(shards),
+        output=str(output),
+        batch_size=4,
+        model=dataclasses.replace(base.model, decoder=decoder),
+        schedule=dataclasses.replace(base.schedule, num_steps=10, milestones=(6,)),
+        loss=dataclasses.replace(base.loss, num_points=64),
+        augmentation=JitterConfig(crop_size=64, min_zoom=0.8, max_zoom=1.6),
+        engine=dataclasses.replace(base.engine, kind=engine),
+        features=dataclasses.replace(base.features, encoder_batch=2),
+        checkpoints=CheckpointsSection(every=2, keep_last=2),
+    )
+    return dataclasses.replace(config, **changes)
