@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from frozenseg.config import load_toml
 from frozenseg.data import JitterConfig
+from pipelines import columns as c
+from pipelines.encoder_pool import EncoderActor
 from pipelines.miniature_shards import write_miniature_shards
-from pipelines.train_config import CheckpointsSection, TrainConfig
+from pipelines.stream import load_rows
+from pipelines.train import Run, prepare, rows_left, worker_plan
+from pipelines.train_config import CheckpointsSection, TrainConfig, WorkersSection
+from pipelines.train_worker import streamed, train_on
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 NUM_SCENES = 10
 """Not a multiple of the batch: every epoch ends with rows that only fill up."""
+ALONE = WorkersSection(num_workers=1, cpus=0.5, gpus=0)
 
 
 def make_shards(folder: Path, split: Literal["train", "val"] = "train", num_scenes: int = NUM_SCENES) -> Path:
@@ -44,3 +53,26 @@ def small_config(shards: Path, output: Path, engine: Literal["torch", "deepspeed
         checkpoints=CheckpointsSection(every=2, keep_last=2),
     )
     return dataclasses.replace(config, **changes)
+
+
+class LocalStream:
+    """The stages of the feature stream one after the other in this process."""
+
+    def __init__(self, run: Run, last_step: int) -> None:
+        self._config = run.config.stream_config(run.spec)
+        self._rows = rows_left(worker_plan(run, last_step), run.sample_ids)
+
+    def iter_batches(self, batch_size: int, **_: object) -> Iterator[c.Columns]:
+        actor = EncoderActor(self._config.encoders, self._config.codec, with_dense=False)
+        for start in range(0, len(self._rows), batch_size):
+            yield actor(load_rows({"id": np.arange(start, start + batch_size)}, self._rows, self._config))
+
+
+def train_here(config: TrainConfig, last_step: int) -> Run:
+    """The run up to a step, in this process alone. What Ray Train's worker function does with a local stream."""
+    run = prepare(config)
+    stream = run.config.stream_config(run.spec)
+    batches = streamed(LocalStream(run, last_step), stream, config.micro_batch_size())
+    reached = train_on(worker_plan(run, last_step), batches)
+    assert reached.step == last_step
+    return run

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from frozenseg import load
 from frozenseg.errors import UserInputError
-from frozenseg.training import LoopState
-from pipelines import columns as c
-from pipelines.encoder_pool import EncoderActor
-from pipelines.stream import load_rows
-from pipelines.train import Run, newest_state, prepare, rows_left, worker_plan, write_model
-from pipelines.train_config import TrackingSection, TrainConfig, ValidationSection, WorkersSection
-from pipelines.train_worker import checkpoint_store, streamed, train_on
-from tests.pipelines.small_run import make_shards, small_config
-
-ALONE = WorkersSection(num_workers=1, cpus=0.5, gpus=0)
+from pipelines.train import newest_state, prepare, write_model
+from pipelines.train_config import TrackingSection, TrainConfig, ValidationSection
+from pipelines.train_worker import checkpoint_store
+from tests.pipelines.small_run import ALONE, make_shards, small_config, train_here
 
 
 @pytest.fixture(scope="module")
@@ -37,37 +29,14 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("train-worker"), "val", 2)
 
 
-class LocalStream:
-    """The stages of the feature stream one after the other in this process."""
-
-    def __init__(self, run: Run, last_step: int) -> None:
-        self._config = run.config.stream_config(run.spec)
-        self._rows = rows_left(worker_plan(run, last_step), run.sample_ids)
-
-    def iter_batches(self, batch_size: int, **_: object) -> Iterator[c.Columns]:
-        actor = EncoderActor(self._config.encoders, self._config.codec, with_dense=False)
-        for start in range(0, len(self._rows), batch_size):
-            yield actor(load_rows({"id": np.arange(start, start + batch_size)}, self._rows, self._config))
-
-
-def train(config: TrainConfig, last_step: int) -> Run:
-    """The run up to a step, in this process alone. What Ray Train's worker function does with a local stream."""
-    run = prepare(config)
-    stream = run.config.stream_config(run.spec)
-    batches = streamed(LocalStream(run, last_step), stream, config.micro_batch_size())
-    reached: LoopState = train_on(worker_plan(run, last_step), batches)
-    assert reached.step == last_step
-    return run
-
-
 def alone(shards: Path, output: Path, **changes: Any) -> TrainConfig:
     return small_config(shards, output, "torch", workers=ALONE, **changes)
 
 
 def test_every_checkpoint_is_evaluated_and_the_best_one_is_the_model(shards: Path, split: Path, tmp_path: Path) -> None:
-    plain = train(alone(shards, tmp_path / "plain"), 4)
+    plain = train_here(alone(shards, tmp_path / "plain"), 4)
     validation = ValidationSection(shards=str(split), limit=2, pictures=1, select="mIoU")
-    run = train(alone(shards, tmp_path / "run", validation=validation), 4)
+    run = train_here(alone(shards, tmp_path / "run", validation=validation), 4)
     store = checkpoint_store(run.config)
     scores = {step: store.load(step).scores for step in store.steps()}
     assert all({"PQ", "mIoU", "mIoU-seen", "mIoU-unseen"} <= set(found) for found in scores.values())
@@ -92,7 +61,7 @@ def test_every_checkpoint_is_evaluated_and_the_best_one_is_the_model(shards: Pat
 
 
 def test_without_select_the_model_is_the_last_step(shards: Path, tmp_path: Path) -> None:
-    run = train(alone(shards, tmp_path / "run"), 3)
+    run = train_here(alone(shards, tmp_path / "run"), 3)
     store = checkpoint_store(run.config)
     assert newest_state(store).step == 3
     folder = write_model(run, store)
@@ -106,15 +75,15 @@ def test_without_select_the_model_is_the_last_step(shards: Path, tmp_path: Path)
 def test_a_score_that_the_split_has_not_is_refused(shards: Path, tmp_path: Path) -> None:
     validation = ValidationSection(shards=str(shards), limit=1, pictures=0, select="PQ-unseen")
     with pytest.raises(UserInputError, match=r"select = 'PQ-unseen': .* have no such category; measured: PQ, "):
-        train(alone(shards, tmp_path / "run", validation=validation), 2)
+        train_here(alone(shards, tmp_path / "run", validation=validation), 2)
 
 
 def test_lines_of_a_larger_group_before_are_cut_to_the_checkpoint(shards: Path, tmp_path: Path) -> None:
     config = alone(shards, tmp_path / "run")
-    train(config, 2)
+    train_here(config, 2)
     other = tmp_path / "run" / "samples" / "rank-1.jsonl"
     other.write_text("".join(json.dumps({"step": step, "epoch": 0, "image_ids": []}) + "\n" for step in (1, 2, 3)))
-    train(config, 4)
+    train_here(config, 4)
     assert [json.loads(line)["step"] for line in other.read_text().splitlines()] == [1, 2]
 
 
@@ -140,8 +109,8 @@ def test_mlflow_gets_scores_and_pictures_in_one_run(
         tracking=TrackingSection(mlflow=address),
         validation=ValidationSection(shards=str(split), limit=1, pictures=1),
     )
-    train(config, 2)
-    train(config, 4)
+    train_here(config, 2)
+    train_here(config, 4)
     client = mlflow.MlflowClient(tracking_uri=address)
     experiment = client.get_experiment_by_name(config.name)
     assert experiment is not None
