@@ -27,7 +27,7 @@ from benchmarks.baselines.losses import total_loss
 from frozenseg.decoder import DecoderConfig, MaskDecoder
 from frozenseg.decoder import deformable_encoder as attention_user
 from frozenseg.losses import Criterion
-from frozenseg.training import OptimizerSettings, TorchEngine
+from frozenseg.training import Engine, OptimizerSettings, TorchEngine
 from frozenseg.types import DecoderOutput, EncoderFeatures, FeatureKey, PanopticTarget, TextEmbeddings
 
 
@@ -65,7 +65,7 @@ def make_targets(batch: int, crop: int, segments: int, categories: int) -> list[
 
 
 def timed_step(
-    engine: TorchEngine, features: EncoderFeatures, text: TextEmbeddings, loss_of: Callable[[DecoderOutput], Tensor]
+    engine: Engine, features: EncoderFeatures, text: TextEmbeddings, loss_of: Callable[[DecoderOutput], Tensor]
 ) -> tuple[float, float]:
     torch.manual_seed(0)
     start = time.process_time()

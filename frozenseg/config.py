@@ -29,14 +29,22 @@ def load_toml(path: str | Path, cls: type[T]) -> T:
         MissingPathError: no such file.
         UserInputError: not TOML, an unknown key (with the nearest known one), a missing key or a wrong type.
     """
-    path = Path(path)
+    return from_mapping(read_toml(Path(path)), cls, where=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        MissingPathError: no such file.
+        UserInputError: not TOML.
+    """
     if not path.is_file():
         raise MissingPathError(f"config file {path} does not exist")
     try:
-        mapping = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserInputError(f"config file {path} is not TOML: {error}") from error
-    return from_mapping(mapping, cls, where=str(path))
 
 
 def load_json(path: str | Path, cls: type[T]) -> T:

@@ -1,4 +1,4 @@
-"""DeepSpeed behind the library's Engine protocol: ZeRO 0 to 2, state saved whole and by name.
+"""DeepSpeed behind the library's Engine protocol: ZeRO 0 to 3, state saved whole and by name.
 
 The state does not go through DeepSpeed's own checkpoints: those belong to a number of workers and a ZeRO stage, while
 `EngineState` belongs to neither, so a run goes on at any other of both, or with the plain engine.
@@ -7,6 +7,7 @@ The state does not go through DeepSpeed's own checkpoints: those belong to a num
 from __future__ import annotations
 
 import logging
+import math
 import os
 from typing import Any, Literal
 
@@ -15,9 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from frozenseg.training import Collectives, EngineState, OptimizerSettings, parameter_groups
-from frozenseg.types import DecoderOutput, EncoderFeatures, TextEmbeddings
+from frozenseg.types import DecoderOutput, DecoderPrediction, EncoderFeatures, TextEmbeddings
 
-ZeroStage = Literal[0, 1, 2]
+ZeroStage = Literal[0, 1, 2, 3]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -36,13 +37,31 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
+class _Gathered(nn.Module):
+    """The decoder as ZeRO 3 can take it: one "leaf", gathered whole, because its modules read each other's parameters.
+
+    The output is a tuple of mask and class logits, final first: ZeRO 3 gathers the parameters again for the backward
+    pass at hooks on a module's output tensors, which it only finds in tuples and dicts. It reduces and frees a leaf's
+    gradients when the gradient of the leaf's input is there. Frozen features need none, so that would be at once,
+    before any gradient: `anchor`, a zero that asks for its gradient, is the input that autograd comes to last.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, features: EncoderFeatures, text: TextEmbeddings, anchor: Tensor) -> tuple[Tensor, ...]:
+        output: DecoderOutput = self.decoder(features, text)
+        rest = (tensor for p in output.auxiliary for tensor in (p.mask_logits, p.class_logits))
+        return output.mask_logits, output.class_logits + anchor * 0, *rest
+
+
 class DeepSpeedEngine(Collectives):
     """Needs torch.distributed to be up, with one worker too.
 
     Args: module: takes (features, text); settings: of AdamW; micro_batch_size: images per worker and micro-batch, which
-    DeepSpeed only checks its arithmetic with; zero_stage: what is partitioned (1: optimizer state, 2: gradients
-    too; 3, which partitions the parameters, does not fit a decoder whose modules share some of them, and saves nothing
-    at its size); autocast, accumulation: as for `TorchEngine`.
+    DeepSpeed only checks its arithmetic with; zero_stage: what is partitioned (1: optimizer state, 2: gradients too,
+    3: parameters too); autocast, accumulation: as for `TorchEngine`.
     """
 
     def __init__(
@@ -80,16 +99,28 @@ class DeepSpeedEngine(Collectives):
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
         }
+        self._module = module.train()
+        model = _Gathered(module) if zero_stage == 3 else module
+        if zero_stage == 3:
+            deepspeed.utils.set_z3_leaf_modules(model, [_Gathered])
         self._engine, *_ = deepspeed.initialize(
-            model=module.train(), optimizer=optimizer, config=config, dist_init_required=False
+            model=model, optimizer=optimizer, config=config, dist_init_required=False
         )
         self._clip_norm = settings.clip_norm
         self._num_updates = 0
 
     def forward(self, features: EncoderFeatures, text: TextEmbeddings) -> DecoderOutput:
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-            output: DecoderOutput = self._engine(features.to(self.device), text)
-        return output
+            if self._zero_stage < 3:
+                whole: DecoderOutput = self._engine(features.to(self.device), text)
+                return whole
+            anchor = torch.zeros((), device=self.device, requires_grad=True)
+            tensors: tuple[Tensor, ...] = self._engine(features.to(self.device), text, anchor)
+        first, *auxiliary = (
+            DecoderPrediction(mask_logits=masks, class_logits=classes)
+            for masks, classes in zip(tensors[::2], tensors[1::2], strict=True)
+        )
+        return DecoderOutput(mask_logits=first.mask_logits, class_logits=first.class_logits, auxiliary=tuple(auxiliary))
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         self._engine.set_gradient_accumulation_boundary(last)
@@ -101,10 +132,14 @@ class DeepSpeedEngine(Collectives):
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         norm = self._plain_norm() if self._zero_stage == 0 else None
+        if norm is not None and not math.isfinite(norm):
+            self._engine.optimizer.zero_grad()  # stages 1 to 3 skip such an update by themselves
+            return norm
         self._engine.set_gradient_accumulation_boundary(True)
         self._engine.step()
-        self._num_updates += 1
-        return float(self._engine.get_global_grad_norm() if norm is None else norm)
+        norm = float(self._engine.get_global_grad_norm()) if norm is None else norm
+        self._num_updates += math.isfinite(norm)
+        return norm
 
     def _plain_norm(self) -> float:
         """Stage 0 averages the gradients before `step`, and reports no norm of its own."""
@@ -119,8 +154,8 @@ class DeepSpeedEngine(Collectives):
             self._link_moments()
         # Every parameter of the decoder trains; buffers, which nothing partitions, come from the module.
         parameters = {name: self._full(name, None) for name in self._trained}
-        buffers = {name: value.detach().cpu().clone() for name, value in self._engine.module.named_buffers()}
-        kept = set(self._engine.module.state_dict())
+        buffers = {name: value.detach().cpu().clone() for name, value in self._module.named_buffers()}
+        kept = set(self._module.state_dict()) if self._zero_stage < 3 else set(parameters) | set(buffers)
         moments: dict[str, dict[str, Tensor]] = {
             key: {name: self._full(name, key) for name in self._trained} for key in MOMENTS
         }
@@ -157,9 +192,16 @@ class DeepSpeedEngine(Collectives):
         self._num_updates = state.num_updates
 
     def _load_module(self, state: EngineState) -> None:
-        own = self._engine.module.state_dict()
-        whole = {name: value.view_as(own[name]) for name, value in state.parameters.items()}
-        self._engine.module.load_state_dict(whole)
+        module = self._module
+        if self._zero_stage < 3:
+            own = module.state_dict()
+            module.load_state_dict({name: value.view_as(own[name]) for name, value in state.parameters.items()})
+            return
+        deepspeed = import_deepspeed()
+        with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=0), torch.no_grad():
+            if self.rank == 0:
+                for name, parameter in module.named_parameters():
+                    parameter.copy_(state.parameters[name].view_as(parameter))
 
     def _make_moments(self, num_updates: int) -> None:
         """AdamW makes its state in the first update; a loaded one needs it before."""
@@ -168,6 +210,8 @@ class DeepSpeedEngine(Collectives):
         zero = self._engine.optimizer
         if self._zero_stage == 0:
             flat, base = list(self._trained.values()), zero
+        elif self._zero_stage == 3:
+            flat, base = zero.fp32_partitioned_groups_flat, zero.optimizer
         else:
             flat, base = zero.single_partition_of_fp32_groups, zero.optimizer
         for tensor in flat:
@@ -178,14 +222,14 @@ class DeepSpeedEngine(Collectives):
     def _link_moments(self) -> None:
         """Stages 1 and 2 find a parameter's part of the flat moments through links, which DeepSpeed makes once, before
         the first update, when AdamW has no moments yet: made again, they point to what is there now."""
-        if self._zero_stage > 0:
+        if self._zero_stage in (1, 2):
             self._engine.optimizer._hp_optimizer_states_linked = False
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _set_full(self, parameter: nn.Parameter, key: str | None, value: Tensor) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
-        value = value.to(self.device).reshape(parameter.shape)
+        value = value.to(self.device).reshape(getattr(parameter, "ds_shape", parameter.shape))
         if self._zero_stage == 0:
             if key is not None:
                 self._engine.optimizer.state[parameter][key].copy_(value)

@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from frozenseg.data import JitterConfig
 from frozenseg.data.files import absolute
@@ -23,8 +23,10 @@ from pipelines.codec import Codec
 from pipelines.encoder_pool import EncoderSource
 from pipelines.feature_cache import CacheOptions
 from pipelines.stream import FeatureMode, StreamConfig
+from pipelines.train_overrides import Overrides, Score
 
 MINIATURE = "miniature"
+T = TypeVar("T")
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -74,7 +76,7 @@ class EngineSection:
     """
 
     kind: Literal["deepspeed", "torch"] = "deepspeed"
-    zero_stage: Literal[0, 1, 2] = 1
+    zero_stage: Literal[0, 1, 2, 3] = 1
     dtype: Dtype = "float32"
     max_skipped: int = 20
 
@@ -83,11 +85,14 @@ class EngineSection:
 class WorkersSection:
     """The group of trainers. Source of num_workers: FACTS: 4 GPUs x 4 images.
 
-    Fields: num_workers; cpus, gpus: of each, for Ray's scheduler (fractions allowed); threads: torch threads of each;
-    micro_batches: per worker and step (gradient accumulation); max_failures: restarts after a worker or node is lost.
+    Fields: num_workers; min_workers: makes the group elastic: it starts with this many when there is no room for more,
+    and changes its size when the cluster does; cpus, gpus: of each, for Ray's scheduler (fractions allowed, not when
+    elastic); threads: torch threads of each; micro_batches: per worker and step (gradient accumulation); max_failures:
+    how often in a row workers or nodes may be lost without a new checkpoint in between.
     """
 
     num_workers: int = 4
+    min_workers: int | None = None
     cpus: float = 1.0
     gpus: float = 1.0
     threads: int = 1
@@ -129,6 +134,33 @@ class CheckpointsSection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationSection:
+    """The evaluation beside each checkpoint, by the first worker while the others wait: keep the split small.
+
+    Fields: shards: address of the split, None for no evaluation; limit: images of it that are used; pictures: how many
+    of these are drawn; select: name of the score whose best checkpoint becomes the model, None for the last one.
+    Source: paper, Table 7: the last iteration; FC-CLIP selects by PQ on ADE20K.
+    """
+
+    shards: str | None = None
+    limit: int = 32
+    pictures: int = 4
+    select: Score | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingSection:
+    """Where numbers and pictures go besides TensorBoard. Needs `frozenseg[tracking]`.
+
+    Fields: mlflow: tracking address: of a server, or `sqlite:////runs/mlflow.db` (which needs the whole mlflow); wandb:
+    `offline` writes to the output's folder only, for `wandb sync`; `online` needs WANDB_API_KEY.
+    """
+
+    mlflow: str | None = None
+    wandb: Literal["offline", "online"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """A run.
 
@@ -151,21 +183,29 @@ class TrainConfig:
     workers: WorkersSection = field(default_factory=WorkersSection)
     features: FeaturesSection = field(default_factory=FeaturesSection)
     checkpoints: CheckpointsSection = field(default_factory=CheckpointsSection)
+    validation: ValidationSection = field(default_factory=ValidationSection)
+    tracking: TrackingSection = field(default_factory=TrackingSection)
 
     def __post_init__(self) -> None:
-        per_step = self.workers.num_workers * self.workers.micro_batches
-        if self.batch_size % per_step:
-            raise UserInputError(
-                f"batch_size {self.batch_size}: expected a multiple of num_workers x micro_batches = {per_step}"
-            )
+        workers = self.workers
+        fewest = workers.num_workers if workers.min_workers is None else workers.min_workers
+        if not 1 <= fewest <= workers.num_workers:
+            raise UserInputError(f"workers: expected 1 <= min_workers <= num_workers, found {fewest}")
+        for num_workers in range(fewest, workers.num_workers + 1):
+            per_step = num_workers * workers.micro_batches
+            if self.batch_size % per_step:
+                raise UserInputError(
+                    f"batch_size {self.batch_size}: expected a multiple of num_workers x micro_batches = {per_step}"
+                )
+        if self.validation.select is not None and self.validation.shards is None:
+            raise UserInputError("validation: `select` needs `shards`, the split that the score is measured on")
         model = self.model
         if (model.encoders_of is None) == (model.clip is None):
             raise UserInputError("model: expected either `encoders_of` or `clip` (with `sam`), and not both")
 
-    @property
-    def micro_batch_size(self) -> int:
-        """Images per worker and forward pass."""
-        return self.batch_size // (self.workers.num_workers * self.workers.micro_batches)
+    def micro_batch_size(self, num_workers: int | None = None) -> int:
+        """Images per worker and forward pass, of a group of the config's size or another."""
+        return self.batch_size // ((num_workers or self.workers.num_workers) * self.workers.micro_batches)
 
     def anchored(self) -> TrainConfig:
         """Every local path made absolute: the workers run in folders of their own."""
@@ -177,6 +217,9 @@ class TrainConfig:
             model = dataclasses.replace(model, encoders_of=absolute(model.encoders_of))
         if model.start_from is not None:
             model = dataclasses.replace(model, start_from=absolute(model.start_from))
+        validation = self.validation
+        if validation.shards is not None:
+            validation = dataclasses.replace(validation, shards=absolute(validation.shards))
         address = checkpoints.address or str(Path(self.output) / "checkpoints")
         return dataclasses.replace(
             self,
@@ -184,6 +227,7 @@ class TrainConfig:
             output=str(Path(self.output).absolute()),
             model=model,
             features=features,
+            validation=validation,
             checkpoints=dataclasses.replace(checkpoints, address=absolute(address)),
         )
 
@@ -249,20 +293,23 @@ class TrainConfig:
         )
 
 
-def override(
-    config: TrainConfig,
-    *,
-    shards: str | None = None,
-    output: str | None = None,
-    num_steps: int | None = None,
-    engine: Literal["deepspeed", "torch"] | None = None,
-    random_encoders: bool = False,
-) -> TrainConfig:
+def override(config: TrainConfig, changes: Overrides) -> TrainConfig:
     """The config with what the command line says in place of what the file says."""
-    if num_steps is not None:
-        config = dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, num_steps=num_steps))
-    if engine is not None:
-        config = dataclasses.replace(config, engine=dataclasses.replace(config.engine, kind=engine))
-    if random_encoders:
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, random_encoders=True))
-    return dataclasses.replace(config, shards=shards or config.shards, output=output or config.output)
+
+    def section(found: T, **values: object) -> T:
+        given = {name: value for name, value in values.items() if value is not None}
+        return dataclasses.replace(found, **given) if given else found  # type: ignore[type-var]
+
+    workers = section(config.workers, num_workers=changes.workers)
+    if changes.workers is not None:
+        workers = dataclasses.replace(workers, min_workers=None)
+    return dataclasses.replace(
+        config,
+        shards=changes.shards or config.shards,
+        output=changes.output or config.output,
+        schedule=section(config.schedule, num_steps=changes.steps),
+        engine=section(config.engine, kind=changes.engine),
+        workers=workers,
+        validation=section(config.validation, shards=changes.validation, select=changes.select),
+        model=section(config.model, random_encoders=changes.random_encoders or None),
+    )

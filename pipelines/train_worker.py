@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from frozenseg.config import to_json_dict
 from frozenseg.decoder import MaskDecoder
@@ -26,8 +27,9 @@ from frozenseg.training import (
     LoopSettings,
     LoopState,
     ProgressHook,
-    TensorBoardHook,
+    ScalarsHook,
     TorchEngine,
+    Writer,
     restore_random_state,
     run,
 )
@@ -35,7 +37,9 @@ from frozenseg.training.hooks import write_line
 from frozenseg.types import TextEmbeddings, TrainingBatch
 from pipelines.deepspeed_engine import DeepSpeedEngine, ensure_process_group
 from pipelines.stream import StreamConfig, training_batches
+from pipelines.trackers import open_writers
 from pipelines.train_config import TrainConfig
+from pipelines.validation import Validator, tell
 
 DATASET = "train"
 
@@ -59,7 +63,12 @@ class WorkerPlan:
 
 
 def checkpoint_store(config: TrainConfig) -> CheckpointStore:
-    return CheckpointStore(config.checkpoint_address, keep_last=config.checkpoints.keep_last, warn=write_line)
+    return CheckpointStore(
+        config.checkpoint_address,
+        keep_last=config.checkpoints.keep_last,
+        best_by=config.validation.select,
+        warn=write_line,
+    )
 
 
 def train(loop_config: dict[str, Any]) -> None:
@@ -68,7 +77,8 @@ def train(loop_config: dict[str, Any]) -> None:
 
     plan: WorkerPlan = loop_config["plan"]
     shard = ray.train.get_dataset_shard(DATASET)
-    train_on(plan, streamed(shard, plan.stream, plan.config.micro_batch_size))
+    num_workers = ray.train.get_context().get_world_size()
+    train_on(plan, streamed(shard, plan.stream, plan.config.micro_batch_size(num_workers)))
 
 
 def streamed(shard: Any, stream: StreamConfig, batch_size: int) -> Iterator[TrainingBatch]:
@@ -91,14 +101,25 @@ def train_on(plan: WorkerPlan, batches: Iterator[TrainingBatch]) -> LoopState:
         engine.load(newest.engine)
         restore_random_state(newest.random_states, engine.rank, engine.world_size, config.seed, state.step)
 
+    writers = open_writers(config, state.step) if engine.rank == 0 else []
+    validator = Validator(config, plan.spec, engine.device) if config.validation.shards is not None else None
+
     def save(reached: LoopState) -> None:
         engine_state = engine.save()
         random_states = tuple(engine.gather(torch.get_rng_state()))
-        if engine.rank == 0:
-            checkpoint = Checkpoint(
-                loop=reached, engine=engine_state, random_states=random_states, config=to_json_dict(config)
-            )
-            store.save(checkpoint)
+        if engine.rank != 0:
+            return
+        validation = validator(engine_state.parameters) if validator is not None else None
+        checkpoint = Checkpoint(
+            loop=reached,
+            engine=engine_state,
+            random_states=random_states,
+            scores=validation.scores if validation is not None else {},
+            config=to_json_dict(config),
+        )
+        store.save(checkpoint)
+        if validation is not None:
+            write_line(tell(validation, reached.step, writers))
 
     return run(
         engine,
@@ -114,7 +135,7 @@ def train_on(plan: WorkerPlan, batches: Iterator[TrainingBatch]) -> LoopState:
             max_skipped=config.engine.max_skipped,
         ),
         state=state,
-        hooks=build_hooks(config, engine.rank, state.step),
+        hooks=build_hooks(config, engine, state.step, writers),
         save=save,
     )
 
@@ -135,7 +156,7 @@ def build_engine(plan: WorkerPlan) -> Engine:
     return DeepSpeedEngine(
         decoder.to(device),
         config.optimizer,
-        micro_batch_size=config.micro_batch_size,
+        micro_batch_size=config.micro_batch_size(dist.get_world_size()),
         zero_stage=config.engine.zero_stage,
         device=device,
         autocast=autocast,
@@ -149,17 +170,20 @@ def worker_device(config: TrainConfig) -> torch.device:
     return torch.device("cpu")
 
 
-def build_hooks(config: TrainConfig, rank: int, first_step: int) -> list[Hook]:
+def build_hooks(config: TrainConfig, engine: Engine, first_step: int, writers: Sequence[Writer]) -> list[Hook]:
     """Every rank records which samples it used; the first one does the rest."""
     output = Path(config.output)
-    hooks: list[Hook] = [JsonLinesHook(output / "samples" / f"rank-{rank}.jsonl", first_step, with_samples=True)]
-    if rank == 0:
-        from torch.utils.tensorboard import SummaryWriter
-
+    samples = output / "samples"
+    hooks: list[Hook] = [JsonLinesHook(samples / f"rank-{engine.rank}.jsonl", first_step, with_samples=True)]
+    if engine.rank == 0:
+        for path in samples.glob("rank-*.jsonl"):
+            # Of a larger group before: its lines after the checkpoint tell of steps that are done again.
+            if int(path.stem.removeprefix("rank-")) >= engine.world_size:
+                JsonLinesHook(path, first_step, with_samples=True).close()
         hooks += [
             ProgressHook(config.schedule.num_steps, first_step),
             JsonLinesHook(output / "metrics.jsonl", first_step),
-            TensorBoardHook(SummaryWriter(str(output / "tensorboard"), purge_step=first_step)),
+            ScalarsHook(writers),
             AlertHook(),
         ]
     return hooks

@@ -56,13 +56,14 @@ def run(arguments: Arguments) -> None:
     from pipelines.planning.calibrate import calibrate
     from pipelines.planning.predict import MODES
     from pipelines.planning.report import describe_plan
-    from pipelines.train_config import TrainConfig, override
+    from pipelines.train_config import override
+    from pipelines.train_file import load_train_config
+    from pipelines.train_overrides import Overrides
     from shards import ShardReader
 
     cluster = load_toml(arguments.cluster, Cluster)
-    config = override(
-        load_toml(arguments.config, TrainConfig), shards=arguments.shards, random_encoders=arguments.random_encoders
-    )
+    changes = Overrides(shards=arguments.shards, random_encoders=arguments.random_encoders)
+    config = override(load_train_config(arguments.config), changes)
     if arguments.rates is not None:
         rates = load_toml(arguments.rates, StageRates)
     else:

@@ -2,7 +2,7 @@
 
 from frozenseg.training.checkpoint import Checkpoint, CheckpointStore, DamagedCheckpointError, restore_random_state
 from frozenseg.training.engine import Collectives, Engine, EngineState, OptimizerSettings, TorchEngine
-from frozenseg.training.hooks import AlertHook, JsonLinesHook, ProgressHook, TensorBoardHook
+from frozenseg.training.hooks import AlertHook, JsonLinesHook, ProgressHook, ScalarsHook, Writer
 from frozenseg.training.loop import DivergedError, Hook, LoopSettings, StepReport, run
 from frozenseg.training.parameters import ParameterGroup, parameter_groups
 from frozenseg.training.schedule import StepDecay
@@ -25,10 +25,11 @@ __all__ = [
     "OptimizerSettings",
     "ParameterGroup",
     "ProgressHook",
+    "ScalarsHook",
     "StepDecay",
     "StepReport",
-    "TensorBoardHook",
     "TorchEngine",
+    "Writer",
     "parameter_groups",
     "restore_random_state",
     "run",

@@ -12,8 +12,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,30 +37,35 @@ class DamagedCheckpointError(FrozenSegError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Checkpoint:
-    """Fields: loop; engine; random_states: torch's CPU generator of each worker, by rank; metric: the value that `best`
-    goes by, None when not measured; config: the run's config, as JSON would hold it."""
+    """Fields: loop; engine; random_states: torch's CPU generator of each worker, by rank; scores: of an evaluation at
+    this step, by name, empty when none was made; config: the run's config, as JSON would hold it."""
 
     loop: LoopState
     engine: EngineState
     random_states: tuple[Tensor, ...]
-    metric: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     config: Any = None
 
 
 class CheckpointStore:
     """The checkpoints of one run.
 
-    Args: address: folder or fsspec address; keep_last: how many of the newest stay; keep_best: keeps as well the one
-    with the highest metric; warn: is told, by name, of a checkpoint that is skipped.
+    Args: address: folder or fsspec address; keep_last: how many of the newest stay; best_by: name of the score whose
+    highest one stays as well, None for none; warn: is told, by name, of a checkpoint that is skipped.
     """
 
     def __init__(
-        self, address: str | Path, *, keep_last: int = 3, keep_best: bool = True, warn: Callable[[str], None] = print
+        self,
+        address: str | Path,
+        *,
+        keep_last: int = 3,
+        best_by: str | None = None,
+        warn: Callable[[str], None] = print,
     ) -> None:
         self._fs, root = fsspec.core.url_to_fs(str(address))
         self._root = str(root).rstrip("/")
         self._is_local = isinstance(self._fs, fsspec.implementations.local.LocalFileSystem)
-        self._keep_last, self._keep_best, self._warn = keep_last, keep_best, warn
+        self._keep_last, self._best_by, self._warn = keep_last, best_by, warn
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints there are, ascending, whether whole or damaged."""
@@ -81,7 +86,7 @@ class CheckpointStore:
             "num_skipped": checkpoint.loop.num_skipped,
             "num_updates": checkpoint.engine.num_updates,
             "num_workers": len(checkpoint.random_states),
-            "metric": checkpoint.metric,
+            "scores": dict(checkpoint.scores),
             "config": checkpoint.config,
             "num_bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
@@ -129,10 +134,20 @@ class CheckpointStore:
                 self._warn(f"{error}; skipped for the one before")
         return None
 
-    def best(self) -> int | None:
-        """Step of the whole record with the highest metric, None when none was measured."""
-        measured = [(metric, step) for step in self.steps() if (metric := self._metric(step)) is not None]
-        return max(measured)[1] if measured else None
+    def best(self) -> Checkpoint | None:
+        """The whole checkpoint with the highest score of the name `best_by`, the later one of equals; damaged ones are
+        skipped and named. None when none was scored."""
+        for step in self._by_score():
+            try:
+                return self.load(step)
+            except DamagedCheckpointError as error:
+                self._warn(f"{error}; skipped for the next best")
+        return None
+
+    def _by_score(self) -> list[int]:
+        """Steps with a score, best first."""
+        scored = [(score, step) for step in self.steps() if (score := self._score(step)) is not None]
+        return [step for _, step in sorted(scored, reverse=True)]
 
     def _folder(self, step: int) -> str:
         return f"{self._root}/step-{step:08d}"
@@ -150,9 +165,11 @@ class CheckpointStore:
             raise DamagedCheckpointError(f"checkpoint {folder}: {_RECORD} holds no object")
         return record
 
-    def _metric(self, step: int) -> float | None:
+    def _score(self, step: int) -> float | None:
+        if self._best_by is None:
+            return None
         with contextlib.suppress(DamagedCheckpointError):
-            value = self._record(self._folder(step)).get("metric")
+            value = self._record(self._folder(step)).get("scores", {}).get(self._best_by)
             return None if value is None else float(value)
         return None
 
@@ -174,7 +191,7 @@ class CheckpointStore:
 
     def _prune(self, newest: int) -> None:
         steps = [step for step in self.steps() if step <= newest]
-        kept = set(steps[-self._keep_last :]) | ({self.best()} if self._keep_best else set())
+        kept = {*steps[-self._keep_last :], *self._by_score()[:1]}
         for step in steps:
             if step not in kept:
                 self._fs.rm(self._folder(step), recursive=True)
@@ -209,7 +226,7 @@ def _checkpoint(record: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoin
             num_updates=record["num_updates"],
         ),
         random_states=tuple(random_states[str(rank)] for rank in range(len(random_states))),
-        metric=record["metric"],
+        scores=record.get("scores", {}),
         config=record["config"],
     )
 

@@ -1,4 +1,4 @@
-"""Watching a run: progress, metrics as JSON lines, TensorBoard, alerts. Only rank 0 is given these."""
+"""Watching a run: progress, metrics as JSON lines, scalars for TensorBoard and others, alerts. Most are for rank 0."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -125,36 +127,46 @@ def _step(line: str) -> int | None:
         return None
 
 
-class ScalarWriter(Protocol):
-    """TensorBoard's SummaryWriter, or anything with these two methods."""
+class Writer(Protocol):
+    """TensorBoard's SummaryWriter, or anything with these methods."""
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
+
+    def add_image(self, tag: str, img_tensor: NDArray[np.uint8], global_step: int, *, dataformats: str) -> None:
+        """A picture; `dataformats` names its axes, here always "HWC"."""
+        ...
 
     def close(self) -> None: ...
 
 
-class TensorBoardHook:
-    """Scalars every `every` steps."""
+class ScalarsHook:
+    """A step's numbers, every `every` steps, to each writer."""
 
-    def __init__(self, writer: ScalarWriter, every: int = 10) -> None:
-        self._writer, self._every = writer, every
+    def __init__(self, writers: Sequence[Writer], every: int = 10) -> None:
+        self._writers, self._every = tuple(writers), every
 
     def on_step(self, report: StepReport) -> None:
         if report.step % self._every == 0:
-            for name, value in metrics(report).items():
-                self._writer.add_scalar(f"train/{name}", value, report.step)
+            for writer in self._writers:
+                for name, value in metrics(report).items():
+                    writer.add_scalar(f"train/{name}", value, report.step)
 
     def close(self) -> None:
-        self._writer.close()
+        for writer in self._writers:
+            writer.close()
 
 
 class AlertHook:
     """A line when a step is skipped for a non-finite loss, and when the share of time spent waiting for data passes
-    `max_data_wait` over the last `window` steps (told again only after it has been below)."""
+    `max_data_wait` over the last `window` steps (told again only after it has been below). The first `warm_up` steps of
+    a start don't count for the waiting: the encoders are being built and nothing is on its way yet."""
 
-    def __init__(self, *, max_data_wait: float = 0.1, window: int = 20, write: Write = write_line) -> None:
+    def __init__(
+        self, *, max_data_wait: float = 0.1, window: int = 20, warm_up: int = 20, write: Write = write_line
+    ) -> None:
         self._max, self._write = max_data_wait, write
         self._times: deque[tuple[float, float]] = deque(maxlen=window)
+        self._warm_up_left = warm_up
         self._is_told = False
         self._num_skipped = 0
 
@@ -164,6 +176,9 @@ class AlertHook:
             self._write(
                 f"ALERT: step {report.step}: loss or gradient is not finite, skipped ({self._num_skipped} so far)"
             )
+        if self._warm_up_left > 0:
+            self._warm_up_left -= 1
+            return
         self._times.append((report.data_seconds, report.seconds))
         share = sum(data for data, _ in self._times) / max(sum(whole for _, whole in self._times), 1e-9)
         is_over = len(self._times) == self._times.maxlen and share > self._max

@@ -1,19 +1,19 @@
 #!/usr/bin/env python
 """Kills a training run again and again, then checks that nothing shows it.
 
-    python tests/campaigns/train_kills.py --kills 20
+    python tests/campaigns/train_kills.py --kills 20 --engine deepspeed --output FOLDER
 
-A run of the miniature config on a small shard set is started by the user's own command, ray_jobs/train.py. At random
-moments a train worker or the driver gets SIGKILL; a killed driver is started again by the same command. In the end:
-every epoch that was finished used every sample exactly once, the metrics tell every step once, and the losses are those
-of a run that nobody killed.
+A small run is started by the user's own command, ray_jobs/train.py. At random moments a train worker, an encoder actor
+or the driver gets SIGKILL, or the driver Ctrl-C; where the driver is gone the same command is given again. In the end:
+every epoch that was finished used every sample exactly once, the metrics tell every step once, and the losses are to
+the bit those of a run that nobody killed.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -21,119 +21,210 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-MARK = "FROZENSEG_CAMPAIGN"
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from frozenseg.config import to_toml
+from tests.pipelines.small_run import CHECKOUT, NUM_SCENES, make_shards, small_config
+
+Kind = Literal["worker", "encoder", "driver", "interrupt"]
+KINDS: tuple[Kind, ...] = ("worker", "encoder", "driver", "interrupt")
+TITLES = {"worker": "RayTrainWorker", "encoder": "EncoderActor"}
+EXIT_INTERRUPTED = 130
+PATIENCE_S = 300.0
+"""Without a new step for so long, a run is taken to hang."""
 
 
-def command(shards: Path, output: Path, steps: int, config: Path) -> list[str]:
-    script = str(CHECKOUT / "ray_jobs" / "train.py")
-    paths = ["--config", str(config), "--shards", str(shards), "--output", str(output)]
-    return [sys.executable, script, *paths, "--steps", str(steps)]
+class CampaignError(Exception):
+    """What must not happen happened."""
 
 
-def start(arguments: list[str], log: Path, mark: str) -> subprocess.Popen[bytes]:
-    environment = os.environ | {MARK: mark, "OMP_NUM_THREADS": "1"}
-    with log.open("ab") as file:
-        return subprocess.Popen(arguments, env=environment, stdout=file, stderr=file, start_new_session=True)
+def records(path: Path) -> list[dict[str, float]]:
+    """Whole lines of a metrics file; the one that is being written is left out."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def workers_of(mark: str) -> list[int]:
-    """Train workers of this campaign and of nobody else: they inherit its mark in their environment."""
+def wait_for_steps(metrics: Path, since: float, count: int, is_over: Callable[[], bool]) -> bool:
+    """Waits until `count` steps were made after the time `since`. False when the run is over before that."""
+    deadline = time.monotonic() + PATIENCE_S
+    while sum(record["time"] > since for record in records(metrics)) < count:
+        if is_over():
+            return False
+        if time.monotonic() > deadline:
+            raise CampaignError(f"no {count} new steps in {PATIENCE_S:.0f} seconds")
+        time.sleep(0.1)
+    return True
+
+
+def descendants(pid: int, kind: Kind) -> list[psutil.Process]:
+    """Processes below `pid` that Ray has named for this kind of actor."""
     found = []
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(folder.name)
-            title = (folder / "cmdline").read_bytes()
-            if b"RayTrainWorker" in title and f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
-                found.append(pid)
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            if TITLES[kind] in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue  # ended meanwhile
     return found
 
 
-def steps_done(output: Path) -> int:
-    metrics = output / "metrics.jsonl"
-    return len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
+def kill_one(pid: int, kind: Kind, choose: random.Random) -> None:
+    """SIGKILL to one of the actors below `pid`, as soon as there is one."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (found := descendants(pid, kind)):
+        if time.monotonic() > deadline:
+            raise CampaignError(f"no process of kind {kind} below {pid}")
+        time.sleep(0.1)
+    choose.choice(found).kill()
 
 
-def run_with_kills(arguments: list[str], output: Path, num_steps: int, kills: int, seed: int) -> dict[str, int]:
+def order_of(kills: int, choose: random.Random) -> Iterator[Kind]:
+    """Every kind once, in random order, before any comes again."""
+    while kills > 0:
+        yield from choose.sample(KINDS, len(KINDS))[:kills]
+        kills -= len(KINDS)
+
+
+class Driver:
+    """The user's command, started again where it was ended."""
+
+    def __init__(self, config: Path, log: Path) -> None:
+        self._command = [sys.executable, str(CHECKOUT / "ray_jobs" / "train.py"), "--config", str(config)]
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        with self._log.open("ab") as file:
+            self._process = subprocess.Popen(
+                self._command, env=environment, stdout=file, stderr=file, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
+
+    def end(self, number: signal.Signals) -> int:
+        """Sends a signal and waits until the driver and all that it started are gone. Returns the exit code."""
+        below = psutil.Process(self.pid).children(recursive=True)
+        self._process.send_signal(number)
+        code = self._process.wait(PATIENCE_S)
+        _, alive = psutil.wait_procs(below, timeout=60)
+        if alive:
+            raise CampaignError(f"left behind by the driver: {[process.name() for process in alive]}")
+        return code
+
+    def wait(self) -> None:
+        code = self._process.wait(PATIENCE_S)
+        if code != 0:
+            raise CampaignError(f"the run failed by itself, exit code {code}: see {self._log}")
+
+
+def run_with_kills(config: Path, output: Path, kills: int, seed: int) -> dict[str, int]:
     """Runs to the end; returns how often what was killed."""
     choose, done = random.Random(seed), collections.Counter[str]()
-    log, mark = output.with_suffix(".log"), uuid.uuid4().hex
-    process = start(arguments, log, mark)
-    while True:
-        # A kill is due a random number of steps after the one before, so that some fall between two checkpoints.
-        due = steps_done(output) + choose.randint(1, max(2, num_steps // (kills + 1)))
-        while process.poll() is None and (sum(done.values()) >= kills or steps_done(output) < min(due, num_steps - 1)):
-            time.sleep(0.2)
-        if process.poll() == 0:
-            return dict(done)
-        if process.poll() is not None:
-            raise SystemExit(f"the run failed by itself, exit code {process.returncode}: see {log}")
-        pids = workers_of(mark)
-        if pids and choose.random() < 0.5:
-            done["worker"] += 1
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(choose.choice(pids), signal.SIGKILL)
-            time.sleep(5)  # until the group is down: a second kill in that time would hit nobody
-        else:
-            done["driver"] += 1
-            process.kill()
-            process.wait()
-            while workers_of(mark):
-                time.sleep(0.5)
-            process = start(arguments, log, mark)
-        print(f"killed: {dict(done)}, at step {steps_done(output)}", flush=True)
+    driver, metrics = Driver(config, output.with_suffix(".log")), output / "metrics.jsonl"
+    since = 0.0
+    try:
+        for kind in order_of(kills, choose):
+            # Up to five steps after the one before, so that some fall between two checkpoints, some just after one.
+            if not wait_for_steps(metrics, since, choose.randint(1, 5), driver.is_over):
+                driver.wait()
+                raise CampaignError(f"the run was over before its {kills} kills: {dict(done)}")
+            since = time.time()
+            if kind in TITLES:
+                kill_one(driver.pid, kind, choose)
+            else:
+                code = driver.end(signal.SIGKILL if kind == "driver" else signal.SIGINT)
+                if kind == "interrupt" and code != EXIT_INTERRUPTED:
+                    raise CampaignError(f"Ctrl-C: exit code {code}, expected {EXIT_INTERRUPTED}")
+                driver.start()
+            done[kind] += 1
+            print(f"killed: {dict(done)}, at step {len(records(metrics))}", flush=True)
+        driver.wait()
+    finally:
+        if not driver.is_over():
+            driver.end(signal.SIGKILL)
+    return dict(done)
 
 
-def losses(output: Path) -> dict[int, float]:
-    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    found = {record["step"]: record["loss"] for record in records}
-    assert len(found) == len(records), "a step is told twice"
-    return found
+def losses(output: Path) -> list[float]:
+    """The loss of each step, from the first; raises where a step is missing or told twice."""
+    found = records(output / "metrics.jsonl")
+    steps = [record["step"] for record in found]
+    if steps != list(range(1, len(steps) + 1)):
+        raise CampaignError(f"{output}: steps are missing or told twice: {steps}")
+    return [record["loss"] for record in found]
 
 
-def check_samples(output: Path, num_samples: int) -> int:
-    """Every sample of every finished epoch was used exactly once. Returns the number of finished epochs."""
+def whole_epochs(output: Path, num_samples: int) -> int:
+    """How many epochs are finished; raises where one of them has not used every sample exactly once."""
     used: dict[int, list[str]] = collections.defaultdict(list)
     for path in sorted((output / "samples").glob("rank-*.jsonl")):
         for line in path.read_text().splitlines():
             record = json.loads(line)
             used[record["epoch"]] += record["image_ids"]
-    for epoch in sorted(used)[:-1]:
-        assert len(used[epoch]) == len(set(used[epoch])) == num_samples, f"epoch {epoch}: {len(used[epoch])} samples"
-    last = used[max(used)]
-    assert len(last) == len(set(last)), "a sample of the last epoch was used twice"
+    for epoch, ids in used.items():
+        if len(ids) != len(set(ids)):
+            raise CampaignError(f"epoch {epoch} used a sample twice: {sorted(ids)}")
+        if epoch != max(used) and len(ids) != num_samples:
+            raise CampaignError(f"epoch {epoch} used {len(ids)} of {num_samples} samples")
     return len(used) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Fields: killed: how often what; num_epochs: whole ones; unbroken, broken: the losses of the two runs."""
+
+    killed: dict[str, int]
+    num_epochs: int
+    unbroken: list[float]
+    broken: list[float]
+
+
+def run_campaign(folder: Path, kills: int, seed: int, engine: Literal["torch", "deepspeed"]) -> Outcome:
+    """The same run unbroken and killed `kills` times. `folder` is made."""
+    folder.mkdir(parents=True)
+    shards = make_shards(folder)
+    killed: dict[str, int] = {}
+    for name, count in (("unbroken", 0), ("broken", kills)):
+        base = small_config(shards, folder / name, engine)
+        schedule = dataclasses.replace(base.schedule, num_steps=10 + 4 * kills)
+        config = folder / f"{name}.toml"
+        config.write_text(to_toml(dataclasses.replace(base, schedule=schedule)))
+        killed = run_with_kills(config, folder / name, count, seed)
+        print(f"{name}: {killed or 'no kills'}, {whole_epochs(folder / name, NUM_SCENES)} epochs whole", flush=True)
+    return Outcome(
+        killed=killed,
+        num_epochs=whole_epochs(folder / "broken", NUM_SCENES),
+        unbroken=losses(folder / "unbroken"),
+        broken=losses(folder / "broken"),
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--shards", type=Path, required=True, help="a shard set of a few dozen miniature scenes")
+    parser.add_argument("--engine", choices=["torch", "deepspeed"], default="deepspeed")
     parser.add_argument("--output", type=Path, required=True, help="a new folder")
-    parser.add_argument("--config", type=Path, default=CHECKOUT / "configs" / "miniature.toml")
-    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    options.output.mkdir(parents=True)
-    from shards import ShardReader
-
-    num_samples = len(ShardReader(options.shards))
-    outputs = {name: options.output / name for name in ("unbroken", "killed")}
-    kills = {"unbroken": 0, "killed": options.kills}
-    for name, output in outputs.items():
-        arguments = command(options.shards, output, options.steps, options.config)
-        done = run_with_kills(arguments, output, options.steps, kills[name], options.seed)
-        epochs = check_samples(output, num_samples)
-        print(f"{name}: {done or 'no kills'}, {epochs} epochs whole, every sample once", flush=True)
-    whole, broken = losses(outputs["unbroken"]), losses(outputs["killed"])
-    assert whole.keys() == broken.keys() == set(range(1, options.steps + 1)), "steps are missing"
-    different = [step for step in whole if whole[step] != broken[step]]
-    print(f"losses: {len(whole) - len(different)} of {len(whole)} steps are equal to the bit")
-    if different:
-        raise SystemExit(f"first different step {different[0]}: {whole[different[0]]} and {broken[different[0]]}")
+    outcome = run_campaign(options.output, options.kills, options.seed, options.engine)
+    pairs = list(zip(outcome.unbroken, outcome.broken, strict=True))
+    equal = sum(whole == broken for whole, broken in pairs)
+    print(f"{outcome.killed}; {outcome.num_epochs} epochs, every sample once in each")
+    print(f"losses: {equal} of {len(pairs)} steps are equal to the bit")
+    if equal < len(pairs):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ NUM_SCENES = 12
 
 
 def build(kind: str, micro_batch_size: int) -> Engine:
-    """`torch`, or `zero0` to `zero2`."""
+    """`torch`, or `zero0` to `zero3`."""
     if kind == "torch":
         return TorchEngine(make_decoder(), SETTINGS)
     stage = int(kind.removeprefix("zero"))
@@ -76,13 +76,28 @@ def compare() -> dict[str, object]:
     resumed = build("torch", 2)
     resumed.load(state)
     report["torch resumed"] = steps(resumed, 1, seed=1)
-    for kind in ("zero0", "zero1", "zero2"):
+    for kind in ("zero0", "zero1", "zero2", "zero3"):
         engine = build(kind, 2)
         report[kind] = steps(engine, 2)
         engine.load(state)
         report[f"{kind} loaded"] = furthest(engine.save(), state)
         report[f"{kind} resumed"] = steps(engine, 1, seed=1)
+        report[f"{kind} poisoned"] = poison(engine)
+    report["torch poisoned"] = poison(resumed)
     return report
+
+
+def poison(engine: Engine) -> dict[str, float]:
+    """A step whose loss is finite and whose gradient is not; what it changed."""
+    before = engine.save()
+    batch = next(make_batches())
+    output = engine.forward(batch.features, make_text())
+    every_output = [output.mask_logits.sum(), output.class_logits.sum()]
+    every_output += [p.mask_logits.sum() + p.class_logits.sum() for p in output.auxiliary]
+    engine.backward(torch.sqrt(torch.stack(every_output).sum() * 0), last=True)
+    norm = engine.step(1e-3)
+    after = engine.save()
+    return {"norm": norm, "changed": furthest(before, after), "updates": after.num_updates - before.num_updates}
 
 
 def train(folder: Path, kind: str, rank: int, world_size: int, last_step: int) -> dict[str, object]:

@@ -11,6 +11,8 @@ from frozenseg.config import load_toml
 from frozenseg.decoder import MaskDecoder
 from frozenseg.errors import UserInputError
 from pipelines.train_config import ModelSection, TrainConfig, WorkersSection, override
+from pipelines.train_file import JOB_VARIABLE, STORAGE_VARIABLE, load_train_config, on_storage
+from pipelines.train_overrides import Overrides
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -25,7 +27,7 @@ def test_published_recipes_train_the_published_number_of_parameters(name: str, t
     assert sum(p.numel() for p in decoder.parameters()) == trained
     rate = config.step_decay()
     assert [rate(step) for step in (0, 327_777, 327_778, 355_092)] == pytest.approx([1e-4, 1e-4, 1e-5, 1e-6])
-    assert config.micro_batch_size == 4
+    assert config.micro_batch_size() == 4
     assert config.name == name
 
 
@@ -39,15 +41,67 @@ def test_the_miniature_config_fits_the_miniature_encoders() -> None:
 
 def test_the_command_line_takes_the_place_of_the_file() -> None:
     config = load_toml(CONFIGS / "miniature.toml", TrainConfig)
-    changed = override(config, shards="s3://x", num_steps=7, engine="torch", random_encoders=True)
+    changed = override(config, Overrides(shards="s3://x", steps=7, engine="torch", workers=1, random_encoders=True))
     assert (changed.shards, changed.schedule.num_steps, changed.engine.kind) == ("s3://x", 7, "torch")
     assert changed.model.random_encoders
-    assert changed.output == config.output
+    assert (changed.output, changed.validation) == (config.output, config.validation)
+    assert changed.micro_batch_size() == 2 * config.micro_batch_size()
+    assert override(config, Overrides(validation="s3://y", select="PQ-unseen")).validation.select == "PQ-unseen"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("ablation/*.toml")), ids=lambda path: path.stem)
+def test_an_ablation_row_differs_from_the_papers_run_where_its_name_says(path: Path) -> None:
+    paper, row = load_train_config(CONFIGS / "coco-convnext-large.toml"), load_train_config(path)
+    assert (row.name, row.output) == (path.stem, f"runs/ablation/{path.stem}")
+    same = dataclasses.replace(row, name=paper.name, output=paper.output)
+    if path.stem == "select-by-ade20k":
+        assert dataclasses.replace(same, validation=paper.validation) == paper
+        assert row.validation.select == "PQ"
+        return
+    assert row.model.decoder != paper.model.decoder
+    assert dataclasses.replace(same, model=dataclasses.replace(row.model, decoder=paper.model.decoder)) == paper
+    for kind in ("query", "feature"):
+        layers = (
+            row.model.decoder.query_injector_layers if kind == "query" else row.model.decoder.feature_injector_layers
+        )
+        if path.stem.startswith(f"{kind}-injector-stride"):
+            strides = {(32, 16, 8)[layer % 3] for layer in layers}
+            assert strides == {int(path.stem.removeprefix(f"{kind}-injector-stride"))}
+        elif path.stem.startswith(("query", "feature")) and not path.stem.startswith(kind):
+            assert not layers
+
+
+def test_fine_tuning_goes_on_from_a_released_model() -> None:
+    config = load_train_config(CONFIGS / "fine-tune.toml")
+    assert config.model.start_from == config.model.encoders_of
+    assert config.model.decoder.sam_memory == "published"
+    assert sum(p.numel() for p in MaskDecoder(config.model.decoder).parameters()) == 26_497_153
+
+
+def test_files_that_extend_each_other_in_a_circle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "b.toml"\n')
+    (tmp_path / "b.toml").write_text('extends = "a.toml"\n')
+    with pytest.raises(UserInputError, match="in a circle"):
+        load_train_config(tmp_path / "a.toml")
+    (tmp_path / "c.toml").write_text("extends = 3\n")
+    with pytest.raises(UserInputError, match="the name of a config file, found 3"):
+        load_train_config(tmp_path / "c.toml")
+
+
+def test_relative_addresses_lie_on_the_storage_and_a_job_must_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_train_config(CONFIGS / "miniature.toml")
+    assert on_storage(config) == config
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    with pytest.raises(UserInputError, match=r"output 'runs/demo/train' is relative.*FROZENSEG_STORAGE"):
+        on_storage(config)
+    monkeypatch.setenv(STORAGE_VARIABLE, "/storage")
+    found = on_storage(override(config, Overrides(shards="s3://bucket/shards")))
+    assert (found.shards, found.output) == ("s3://bucket/shards", "/storage/runs/demo/train")
 
 
 def test_local_paths_are_made_absolute_for_workers_that_run_elsewhere() -> None:
     config = load_toml(CONFIGS / "miniature.toml", TrainConfig)
-    anchored = override(config, shards="s3://bucket/x", output="runs/here").anchored()
+    anchored = dataclasses.replace(config, shards="s3://bucket/x", output="runs/here").anchored()
     here = Path.cwd() / "runs" / "here"
     assert anchored.shards == "s3://bucket/x"
     assert anchored.output == str(here)
@@ -70,5 +124,11 @@ def test_sizes_that_do_not_divide_and_contradicting_encoders_are_refused() -> No
     config = load_toml(CONFIGS / "miniature.toml", TrainConfig)
     with pytest.raises(UserInputError, match="multiple of num_workers x micro_batches = 3"):
         dataclasses.replace(config, workers=WorkersSection(num_workers=3))
+    with pytest.raises(UserInputError, match="min_workers <= num_workers"):
+        dataclasses.replace(config, workers=WorkersSection(num_workers=2, min_workers=3))
+    with pytest.raises(UserInputError, match="= 3"):  # an elastic group may get any size in between
+        dataclasses.replace(config, workers=WorkersSection(num_workers=4, min_workers=2))
+    with pytest.raises(UserInputError, match="`select` needs `shards`"):
+        override(config, Overrides(select="PQ"))
     with pytest.raises(UserInputError, match="encoders_of"):
         dataclasses.replace(config, model=ModelSection())

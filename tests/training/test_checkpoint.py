@@ -19,11 +19,12 @@ from frozenseg.training import (
 )
 
 
-def make_checkpoint(step: int, metric: float | None = None) -> Checkpoint:
+def make_checkpoint(step: int, quality: float | None = None) -> Checkpoint:
     values = [{"weight": torch.full((3, 2), float(step)), "scale": torch.tensor(float(step))} for _ in range(3)]
     engine = EngineState(parameters=values[0], first_moments=values[1], second_moments=values[2], num_updates=step)
     loop = LoopState(step=step, consumed={2: ("a", "b")}, num_skipped=1)
-    return Checkpoint(loop=loop, engine=engine, random_states=(torch.get_rng_state(),), metric=metric)
+    scores = {} if quality is None else {"PQ": quality, "mIoU": -quality}
+    return Checkpoint(loop=loop, engine=engine, random_states=(torch.get_rng_state(),), scores=scores)
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     assert found.loop == LoopState(step=7, consumed={2: ("a", "b")}, num_skipped=1)
     assert torch.equal(found.engine.parameters["weight"], torch.full((3, 2), 7.0))
     assert found.engine.second_moments["scale"].shape == ()
-    assert found.metric == 0.5
+    assert found.scores == {"PQ": 0.5, "mIoU": -0.5}
     assert torch.equal(found.random_states[0], torch.get_rng_state())
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -71,11 +72,21 @@ def test_a_damaged_checkpoint_is_skipped_by_name_for_the_one_before(tmp_path: Pa
 
 
 def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, keep_last=2)
-    for step, metric in [(1, 0.1), (2, 0.9), (3, 0.3), (4, 0.2), (5, None)]:
-        store.save(make_checkpoint(step, metric))
+    lines: list[str] = []
+    store = CheckpointStore(tmp_path, keep_last=2, best_by="PQ", warn=lines.append)
+    for step, quality in [(1, 0.1), (2, 0.9), (3, 0.3), (4, 0.2), (5, None)]:
+        store.save(make_checkpoint(step, quality))
     assert store.steps() == [2, 4, 5]
-    assert store.best() == 2
+    best, other = store.best(), CheckpointStore(tmp_path, best_by="mIoU").best()
+    assert best is not None
+    assert other is not None
+    assert (best.loop.step, other.loop.step) == (2, 4)
+    assert CheckpointStore(tmp_path).best() is None
+    (tmp_path / "step-00000002" / "state.safetensors").write_bytes(b"")
+    best = store.best()
+    assert best is not None
+    assert best.loop.step == 4
+    assert "step-00000002" in lines[0]
 
 
 def test_a_run_that_goes_back_does_not_lose_its_newest_to_the_rule(tmp_path: Path) -> None:

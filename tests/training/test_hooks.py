@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from frozenseg.training import AlertHook, JsonLinesHook, ProgressHook, StepReport, TensorBoardHook
+from frozenseg.training import AlertHook, JsonLinesHook, ProgressHook, ScalarsHook, StepReport
 
 REPORT = StepReport(
     step=1, epoch=0, total=12.0, class_=1.0, mask=0.5, dice=0.25, learning_rate=1e-4, gradient_norm=3.0, num_images=8,
@@ -66,7 +66,7 @@ def test_the_samples_file_names_what_each_step_used(tmp_path: Path) -> None:
 
 def test_alerts_for_steps_that_are_not_finite_and_for_waiting() -> None:
     lines: list[str] = []
-    hook = AlertHook(window=2, write=lines.append)
+    hook = AlertHook(window=2, warm_up=0, write=lines.append)
     hook.on_step(at(1, is_skipped=True, total=math.nan))
     hook.on_step(at(2))
     for step in (3, 4, 5):
@@ -75,17 +75,30 @@ def test_alerts_for_steps_that_are_not_finite_and_for_waiting() -> None:
     assert "28%" in lines[1]
 
 
-def test_tensorboard_gets_every_scalar() -> None:
+def test_waiting_at_the_start_is_no_alert() -> None:
+    lines: list[str] = []
+    hook = AlertHook(window=2, warm_up=3, write=lines.append)
+    for step in (1, 2, 3, 4, 5):
+        hook.on_step(at(step, data_seconds=1.9 if step <= 3 else 0.1))
+    assert lines == []
+    hook.on_step(at(6, data_seconds=1.0))
+    assert len(lines) == 1
+
+
+def test_every_writer_gets_every_scalar() -> None:
     found: dict[str, tuple[float, int]] = {}
 
     class Writer:
         def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
             found[tag] = (scalar_value, global_step)
 
+        def add_image(self, *_: object, **__: object) -> None:
+            raise AssertionError("a step has no picture")
+
         def close(self) -> None:
             found["closed"] = (0, 0)
 
-    hook = TensorBoardHook(Writer(), every=2)
+    hook = ScalarsHook([Writer()], every=2)
     hook.on_step(at(1))
     assert not found
     hook.on_step(at(2))
