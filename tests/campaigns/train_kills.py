@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
 import os
@@ -62,7 +63,7 @@ def wait_for_steps(metrics: Path, since: float, count: int, is_over: Callable[[]
     return True
 
 
-def descendants(pid: int, kind: Kind) -> list[psutil.Process]:
+def descendants(pid: int, kind: str) -> list[psutil.Process]:
     """Processes below `pid` that Ray has named for this kind of actor."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
@@ -114,13 +115,20 @@ class Driver:
         return self._process.poll() is not None
 
     def end(self, number: signal.Signals) -> int:
-        """Sends a signal and waits until the driver and all that it started are gone. Returns the exit code."""
+        """Sends a signal and waits until the driver and what works for it are gone. Returns the exit code.
+
+        Ray's own agents may need minutes to see that a node was killed; they know nothing of the run, and are ended.
+        """
         below = psutil.Process(self.pid).children(recursive=True)
+        actors = [process for kind in TITLES for process in descendants(self.pid, kind)]
         self._process.send_signal(number)
         code = self._process.wait(PATIENCE_S)
-        _, alive = psutil.wait_procs(below, timeout=60)
+        _, alive = psutil.wait_procs(actors, timeout=60)
         if alive:
             raise CampaignError(f"left behind by the driver: {[process.name() for process in alive]}")
+        for process in psutil.wait_procs(below, timeout=10)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         return code
 
     def wait(self) -> None:
