@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,28 +155,30 @@ def record_name(number: int) -> str:
 def run_parts(
     actor: Callable[..., Callable[[dict[str, Any]], dict[str, Any]]],
     arguments: dict[str, Any],
-    parts: Sequence[dict[str, Any]],
+    parts: Iterable[dict[str, Any]],
+    num_parts: int,
     pool: PoolOptions,
 ) -> Iterator[dict[str, Any]]:
     """What `actor(**arguments)` returns for each part, in any order. Both sides are JSON values.
 
     Args:
         actor: a class; its objects live in the actors and are called with one part at a time.
+        num_parts: how many `parts` gives.
     """
-    if not parts:
+    if not num_parts:
         return
     if pool.in_process:
         yield from map(actor(**arguments), parts)
         return
     import ray.data
 
-    rows = ray.data.from_items([{"part": json.dumps(part)} for part in parts], override_num_blocks=len(parts))
+    rows = ray.data.from_items([{"part": json.dumps(part)} for part in parts], override_num_blocks=num_parts)
     results = rows.map_batches(
         JsonActor,
         fn_constructor_kwargs={"actor": actor, "arguments": arguments},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(pool.min_actors, len(parts)), max_size=min(pool.max_actors, len(parts))
+            min_size=min(pool.min_actors, num_parts), max_size=min(pool.max_actors, num_parts)
         ),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,

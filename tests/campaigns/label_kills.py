@@ -27,7 +27,8 @@ from PIL import Image
 CHECKOUT = Path(__file__).resolve().parents[2]
 RUN_WITHOUT_RAY = """
 import sys
-from pipelines.label import LabelOptions, label
+from pipelines.label import label
+from pipelines.labeling.options import LabelOptions
 from pipelines.segmenter_pool import PoolOptions, SegmenterSource
 options = LabelOptions(to=sys.argv[3], vocabulary=sys.argv[4], formats=("coco-panoptic", "parquet", "webdataset"),
                        images_per_part=2)
