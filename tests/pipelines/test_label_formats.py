@@ -119,7 +119,7 @@ def test_label_files_stay_in_their_folder(name: str, expected: str) -> None:
 @pytest.fixture(scope="module")
 def reader_python(pytestconfig: pytest.Config) -> Path:
     """An environment of their own, whose pins are not ours; kept between runs."""
-    folder = Path(pytestconfig.cache.mkdir("label-readers")) / "environment"  # type: ignore[union-attr]
+    folder = Path(pytestconfig.cache.mkdir("label-readers")) / "environment"
     python = folder / "bin" / "python"
     done = folder / "done"
     if not done.exists() or done.read_text() != str(READERS):
