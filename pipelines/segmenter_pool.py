@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -101,13 +102,14 @@ class SegmenterSource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """The pool grows and shrinks between min_actors and max_actors; cpus and gpus are each actor's. in_process: no Ray
-    at all, one part after the other, for one small machine."""
+    at all, one part after the other, for one small machine; parts_at_once: of an actor, in threads."""
 
     min_actors: int = 1
     max_actors: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
     in_process: bool = False
+    parts_at_once: int = 1
 
 
 class PartStore:
@@ -182,6 +184,7 @@ def run_parts(
         ),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
+        max_concurrency=pool.parts_at_once,
     )
     for row in results.iter_rows():
         yield json.loads(row["result"])
@@ -199,9 +202,11 @@ class JsonActor:
     ) -> None:
         self.build = functools.partial(actor, **arguments)
         self.actor: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+        self.is_building = threading.Lock()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        self.actor = self.actor or self.build()
+        with self.is_building:
+            self.actor = self.actor or self.build()
         return {"result": [json.dumps(self.actor(json.loads(part))) for part in batch["part"]]}
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -34,6 +35,8 @@ from pipelines.segmenter_pool import PoolOptions, SegmenterSource, run_parts
 from pipelines.stream import epoch_rows, training_batches
 from shards import ShardReader
 from shards.__main__ import check
+from tests.campaigns.label_hostile import KINDS
+from tests.campaigns.label_hostile import run_campaign as run_hostile
 from tests.campaigns.label_kills import run_campaign
 from tests.model.tiny import tiny_spec
 from tests.pipelines.test_stream import LocalStream, config_for
@@ -227,11 +230,39 @@ def test_labels_are_trained_on(photos: Path, tiny_source: SegmenterSource, tmp_p
     assert sum(recorder.losses[-2:]) < sum(recorder.losses[:2])
 
 
-@pytest.mark.slow
+def test_labels_at_another_address_are_the_same(photos: Path, tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    wanted: Any = ("coco-panoptic", "webdataset", "yolo")
+    label(tiny_source, str(photos), options(tmp_path / "out", formats=wanted), HERE)
+    there = dataclasses.replace(options(tmp_path, formats=wanted), to="memory://labels")
+    filesystem = fsspec.filesystem("memory")
+    try:
+        assert label(tiny_source, str(photos), there, HERE).num_labelled == 5
+        assert label(tiny_source, str(photos), there, HERE).num_labelled == 0
+        found = {name.removeprefix("/labels/"): filesystem.cat_file(name) for name in filesystem.find("/labels")}
+    finally:
+        filesystem.rm("/labels", recursive=True)
+    assert found == files(tmp_path / "out")
+
+
 def test_two_kills_leave_no_trace(tiny_source: SegmenterSource, tmp_path: Path) -> None:
-    outcome = run_campaign(Path(tiny_source.model), VOCABULARY, tmp_path, kills=2, images=16, with_ray=False)
-    assert outcome.num_kills == 2
+    outcome = run_campaign(Path(tiny_source.model), VOCABULARY, tmp_path, kills=2, images=12, with_ray=False)
+    assert outcome.kills == {"driver": 2}
     assert outcome.passed, outcome
+
+
+@pytest.mark.slow
+def test_five_kills_of_anything_leave_no_trace(tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    outcome = run_campaign(Path(tiny_source.model), VOCABULARY, tmp_path, kills=5, images=60, with_ray=True)
+    assert sum(outcome.kills.values()) == 5
+    assert outcome.passed, outcome
+
+
+def test_hostile_images_are_labelled_or_listed(tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    outcome = run_hostile(Path(tiny_source.model), VOCABULARY, tmp_path, images=len(KINDS))
+    assert outcome.passed, outcome
+    assert outcome.kinds["empty"] == (0, 1)
+    assert outcome.kinds["bomb header"] == (0, 1)
+    assert outcome.kinds["cmyk"] == (1, 0)
 
 
 def test_a_users_mistake_that_a_worker_finds_is_one_line(

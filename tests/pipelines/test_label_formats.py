@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from pipelines.labeling.labelled import mirrored
 from tests.pipelines.coco_format import check_coco_panoptic
 from tests.pipelines.labelled_scenes import NAMES, write_scenes
+from tests.pipelines.separate_packages import environment_with
 from tests.pipelines.test_outlines import filled
 
 READERS = ("supervision==0.31.2", "datumaro==1.13.12", "label-studio-sdk==2.0.19")
@@ -118,28 +117,9 @@ def test_label_files_stay_in_their_folder(name: str, expected: str) -> None:
 
 @pytest.fixture(scope="module")
 def reader_python(pytestconfig: pytest.Config) -> Path:
-    """An environment of their own, whose pins are not ours; kept between runs."""
+    """Of the last package only a module without imports of its own is needed; its other 60 packages are not."""
     folder = Path(pytestconfig.cache.mkdir("label-readers")) / "environment"
-    python = folder / "bin" / "python"
-    done = folder / "done"
-    if not done.exists() or done.read_text() != str(READERS):
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run(
-            [sys.executable, "-m", "venv", str(folder), *([] if shutil.which("uv") is None else ["--without-pip"])],
-            check=True,
-        )
-        install = (
-            ["uv", "pip", "install", "--python", str(python)]
-            if shutil.which("uv")
-            else [str(python), "-m", "pip", "install"]
-        )
-        # Of the last one only a module without imports of its own is needed; its other 60 packages are not.
-        for packages in (READERS[:2], ("--no-deps", READERS[2])):
-            finished = subprocess.run([*install, *packages], capture_output=True, text=True)
-            if finished.returncode != 0:
-                pytest.skip(f"packages cannot be installed here: {finished.stderr.strip()[-300:]}")
-        done.write_text(str(READERS))
-    return python
+    return environment_with(folder, READERS[:2], ("--no-deps", READERS[2]))
 
 
 @pytest.mark.slow
