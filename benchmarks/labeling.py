@@ -29,8 +29,6 @@ from pipelines.segmenter_pool import PoolOptions, SegmenterSource, run_parts
 
 VOCABULARY = "red button; green flag; water(stuff); brick(stuff)"
 FORMATS: tuple[LabelFormat, ...] = ("coco-panoptic", "parquet")
-THREADS_PER_PROCESS = 8
-"""Sleeping encoders that share a process: 64 processes of Ray's would not fit a small machine's memory."""
 
 
 def rate(images: Path, count: int, rounds: int) -> dict[str, float]:
@@ -63,9 +61,13 @@ def rate(images: Path, count: int, rounds: int) -> dict[str, float]:
     }
 
 
-def scaling(workers: int, seconds_per_part: float, rounds: int) -> dict[str, float]:
-    """Share of the time that sleeping encoders are busy, from when all are at work until the first has nothing left."""
-    threads = min(workers, THREADS_PER_PROCESS)
+def scaling(workers: int, seconds_per_part: float, rounds: int, threads: int) -> dict[str, float]:
+    """Share of the time that sleeping encoders are busy, from when all are at work until the last part begins.
+
+    Args:
+        threads: encoders that share a process: 64 processes of Ray's would not fit a small machine's memory.
+    """
+    threads = min(workers, threads)
     actors = workers // threads
     num_parts = workers * rounds
     parts = ({"number": number, "images": [{"image_id": str(i)} for i in range(64)]} for number in range(num_parts))
@@ -116,6 +118,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds-per-part", type=float, default=6.4)
+    parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--images-per-part", type=int, default=64)
     arguments = parser.parse_args()
     results: list[dict[str, float]] = []
@@ -127,7 +130,7 @@ def main() -> int:
         case "scaling":
             with ray_session.session([Need(name="a")], RayOptions(dashboard=False, num_cpus=8)):
                 for workers in arguments.workers:
-                    results.append(scaling(workers, arguments.seconds_per_part, arguments.rounds))
+                    results.append(scaling(workers, arguments.seconds_per_part, arguments.rounds, arguments.threads))
     for result in results:
         print(json.dumps({name: round(value, 4) for name, value in result.items()}))
     return 0

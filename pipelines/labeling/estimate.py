@@ -32,7 +32,7 @@ class Estimate:
         """Lines for people."""
         return (
             f"{self.num_images} images at {self.seconds_per_image:.3f} s each (measured on {self.num_measured} here), "
-            f"{self.num_actors} actors: {self.hours:.2f} hours, {self.actor_hours:.2f} actor-hours, "
+            f"{self.num_actors} actors: {self.hours:.3g} hours, {self.actor_hours:.3g} actor-hours, "
             f"cost {self.cost:.2f}\nIf the actors' machines are faster or slower than this one, so is the run."
         )
 

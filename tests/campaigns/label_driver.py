@@ -16,6 +16,7 @@ from frozenseg.inference.segmenter import ImageInput, Segmenter
 from frozenseg.types import ImageSample, Vocabulary
 from pipelines import ray_session
 from pipelines.label import LabelActor, label
+from pipelines.labeling.formats import LabelFormat
 from pipelines.labeling.options import LabelOptions
 from pipelines.ray_session import Need, RayOptions
 from pipelines.segmenter_pool import PoolOptions, SegmenterSource
@@ -58,7 +59,7 @@ class JournaledSource(SegmenterSource):
 
 
 def options_for(to: str, vocabulary: str) -> LabelOptions:
-    formats = ("coco-panoptic", "parquet", "webdataset", "cvat", "yolo")
+    formats: tuple[LabelFormat, ...] = ("coco-panoptic", "parquet", "webdataset", "cvat", "yolo")
     return LabelOptions(to=to, vocabulary=vocabulary, formats=formats, images_per_part=IMAGES_PER_PART)
 
 

@@ -29,6 +29,7 @@ from PIL import Image
 
 from pipelines.corpus import find_corpus
 from pipelines.label import label
+from pipelines.labeling.formats import LabelFormat
 from pipelines.labeling.options import LabelOptions
 from pipelines.segmenter_pool import PoolOptions, SegmenterSource
 
@@ -46,6 +47,18 @@ ODD_NAMES = (
     "{}%s$(id)",
     ".x",
 )
+
+
+ALL_BUT_MIRRORED: tuple[LabelFormat, ...] = (
+    "coco-panoptic",
+    "coco-instances",
+    "semantic-png",
+    "parquet",
+    "webdataset",
+    "cvat",
+    "label-studio",
+)
+ALONE: tuple[LabelFormat, ...] = ("coco-panoptic",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +177,7 @@ def run_campaign(model: Path, vocabulary: str, work: Path, *, images: int, seed:
     kinds = write_images(work / "hostile", images, random.Random(seed))
     write_images(work / "alone", 0, random.Random(seed))
     source, here = SegmenterSource(model=str(model)), PoolOptions(in_process=True)
-    for name, formats in (("hostile", ALL_BUT_MIRRORED), ("alone", ("coco-panoptic",))):
+    for name, formats in (("hostile", ALL_BUT_MIRRORED), ("alone", ALONE)):
         options = LabelOptions(
             to=str(work / f"{name}-labels"),
             vocabulary=vocabulary,
@@ -184,17 +197,6 @@ def run_campaign(model: Path, vocabulary: str, work: Path, *, images: int, seed:
         lost=tuple(name for name in kinds if (name in labelled) == (name in listed)),
         changed=tuple(name for name in alone if labelled.get(name) != alone[name]),
     )
-
-
-ALL_BUT_MIRRORED: Any = (
-    "coco-panoptic",
-    "coco-instances",
-    "semantic-png",
-    "parquet",
-    "webdataset",
-    "cvat",
-    "label-studio",
-)
 
 
 def main() -> int:

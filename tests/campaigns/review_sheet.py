@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -137,12 +137,13 @@ def run(count: int, work: Path, screenshot: Path | None = None) -> dict[str, flo
         browser.get(sheet.as_uri())
         WebDriverWait(browser, 280).until(lambda _: shown_count(browser).startswith(f"{count} of"))
         seconds["open"] = time.perf_counter() - start
-        for name, action in {
-            "next page": lambda: browser.find_element(By.ID, "next").click(),
+        actions: dict[str, Callable[[], None]] = {
+            "next page": browser.find_element(By.ID, "next").click,
             "filter by category": lambda: choose(browser, "category", "1"),
             "filter by score": lambda: choose(browser, "high", "0.1"),
             "filter by name": lambda: choose(browser, "name", "99"),
-        }.items():
+        }
+        for name, action in actions.items():
             start = time.perf_counter()
             action()
             seconds[name] = time.perf_counter() - start
