@@ -7,13 +7,12 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from frozenseg.types import Segment, SegmentationOutput
+from frozenseg.types import Segment
 from frozenseg.vocabulary import load_vocabulary
 from pipelines.labeling.formats import write_part
-from pipelines.labeling.labelled import ImageQuality, LabelledImage
+from pipelines.labeling.labelled import ImageQuality, LabelledImage, PackedMap
 from pipelines.labeling.options import LabelOptions
 from pipelines.labeling.quality import write_quality
 from pipelines.segmenter_pool import PartStore, SegmenterSource
@@ -42,11 +41,11 @@ class WritingActor:
         self.options, self.store = options, PartStore(to)
         ids = np.zeros(_SIZE, dtype=np.int32)
         ids[:4], ids[4:, 4:] = 1, 2
-        segments = (
+        self.ids = PackedMap.of(ids)
+        self.segments = (
             Segment(id=1, category_id=0, is_thing=True, score=0.75, area=32),
             Segment(id=2, category_id=1, is_thing=True, score=0.5, area=16),
         )
-        self.result = SegmentationOutput(segment_ids=torch.from_numpy(ids), segments=segments)
         buffer = io.BytesIO()
         Image.new("RGB", (96, 72), (90, 120, 60)).save(buffer, "WEBP")
         self.thumbnail = buffer.getvalue()
@@ -60,7 +59,8 @@ class WritingActor:
                 address=reference["address"],
                 image_bytes=b"",
                 size=_SIZE,
-                result=self.result,
+                segment_ids=self.ids,
+                segments=self.segments,
                 quality=ImageQuality(entropy=(number * 0.6180339887) % 1, disagreement=None, num_dropped=0),
                 thumbnail=self.thumbnail,
             )

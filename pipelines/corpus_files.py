@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any
 
 import fsspec
@@ -26,34 +26,47 @@ _read_lock = threading.Lock()
 
 def list_tar(address: str, suffixes: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """(name, byte offset of the contents, bytes) of every plain file that ends in one of `suffixes`, in the tar's
-    order. Reads headers only; of a sample with several images (`key.jpg`, `key.panoptic.png`) the first counts, as in
-    webdataset, where what comes before the first dot of the last part of the name is the key.
+    order.
+
+    Where neighbours share a name up to the first dot they are a webdataset sample, and the first that has only an
+    ending behind it (`key.jpg`) is its image, not `key.mask.png`; without such a one all count.
 
     Raises:
         MissingPathError: no such tar.
         UserInputError: not a plain tar.
     """
-    seen: set[str] = set()
     try:
         with _open(address) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                name = member.name
-                folder, _, base = name.rpartition("/")
-                key = f"{folder}/{base.split('.', 1)[0]}"
-                if member.isreg() and name.lower().endswith(tuple(suffixes)) and key not in seen:
-                    seen.add(key)
-                    yield name, member.offset_data, member.size
-                # Otherwise the list of all headers stays in memory.
-                tar.members = []  # type: ignore[attr-defined, unused-ignore]
+            for key, group in groupby(_files(tar, tuple(suffixes)), key=lambda member: _key(member.name)):
+                members = list(group)
+                simple = [m for m in members if m.name.removeprefix(key).count(".") == 1]
+                for member in simple[:1] or members:
+                    yield member.name, member.offset_data, member.size
     except (tarfile.TarError, EOFError) as error:
         raise UserInputError(f"{address}: expected a plain, uncompressed tar: {error}") from error
 
 
+def _files(tar: tarfile.TarFile, suffixes: tuple[str, ...]) -> Iterator[tarfile.TarInfo]:
+    for member in tar:
+        # Otherwise the headers of the whole tar stay in memory.
+        tar.members.clear()
+        if member.isreg() and not member.issparse() and member.name.lower().endswith(suffixes):
+            yield member
+
+
+def _key(name: str) -> str:
+    """The name up to the first dot of its last part."""
+    folder, slash, base = name.rpartition("/")
+    return f"{folder}{slash}{base.split('.', 1)[0]}"
+
+
 def read_member(address: str, offset: int, size: int) -> bytes:
     """Raises MissingPathError, and UserInputError when the tar ends before the member does."""
-    with _open(address) as file:
-        file.seek(offset)
-        data: bytes = file.read(size)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(address)
+        data: bytes = filesystem.cat_file(path, start=offset, end=offset + size)
+    except FileNotFoundError as error:
+        raise MissingPathError(f"no file {address}") from error
     if len(data) != size:
         raise UserInputError(f"{address}: expected {size} bytes at {offset}, found {len(data)}")
     return data

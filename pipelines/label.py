@@ -19,7 +19,7 @@ from frozenseg.vocabulary import load_vocabulary
 from pipelines.corpus import ImageReference, find_corpus, read_image_bytes
 from pipelines.labeling.finish import finish
 from pipelines.labeling.formats import MIRRORED, write_part
-from pipelines.labeling.labelled import LabelledImage, mirrored
+from pipelines.labeling.labelled import LabelledImage, PackedMap, mirrored
 from pipelines.labeling.options import LabelOptions
 from pipelines.labeling.quality import measure_quality, write_quality
 from pipelines.labeling.thumbnails import thumbnail
@@ -126,7 +126,7 @@ class LabelActor:
         semantic = None
         if "semantic-png" in self.options.formats:
             labels, scores = prediction.semantic_with_scores()
-            semantic = self.filter.on_pixels(labels, scores).cpu().numpy()
+            semantic = PackedMap.of(self.filter.on_pixels(labels, scores).cpu().numpy())
         return LabelledImage(
             number=number,
             image_id=reference.image_id,
@@ -134,7 +134,8 @@ class LabelActor:
             address=reference.address if reference.kind == "file" else reference.file_name,
             image_bytes=data,
             size=image.original_size,
-            result=result,
+            segment_ids=PackedMap.of(result.segment_ids.numpy()),
+            segments=result.segments,
             quality=measure_quality(prediction, len(whole.segments) - len(result.segments)),
             semantic=semantic,
             thumbnail=thumbnail(image.image, result, self.colors) if self.options.review else b"",

@@ -18,7 +18,7 @@ def write_panoptic(
     """`coco-panoptic/part-N.json`, and a PNG per image in `part-N/`."""
     annotations = []
     for image in images:
-        entry, png = coco_panoptic_annotation(image.result, vocabulary, image.image_id)
+        entry, png = coco_panoptic_annotation(image.result(), vocabulary, image.image_id)
         name = f"{part_name(part)}/{image.image_id}.png"
         storage.write_bytes(f"coco-panoptic/{name}", png)
         annotations.append({**entry, "image_id": image.number, "file_name": name})
@@ -32,7 +32,7 @@ def write_instances(
     annotations = []
     for image in images:
         things = SegmentationOutput(
-            segment_ids=image.result.segment_ids, segments=tuple(s for s in image.result.segments if s.is_thing)
+            segment_ids=image.result().segment_ids, segments=tuple(s for s in image.segments if s.is_thing)
         )
         for entry, segment in zip(rle_of_segments(things, vocabulary, image.image_id), things.segments, strict=True):
             # Unique in the whole corpus without a count over parts: a million segments per image are room enough.

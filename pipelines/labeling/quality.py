@@ -114,7 +114,7 @@ def write_quality(storage: Storage, part: int, images: Sequence[LabelledImage]) 
             "disagreement": image.quality.disagreement,
             "uncertainty": image.quality.uncertainty,
             "num_dropped": image.quality.num_dropped,
-            "segments": [{"category": s.category_id, "score": s.score, "area": s.area} for s in image.result.segments],
+            "segments": [{"category": s.category_id, "score": s.score, "area": s.area} for s in image.segments],
             "thumbnail": image.thumbnail,
         }
         for image in images

@@ -21,7 +21,8 @@ def write_semantic(storage: Storage, part: int, images: Sequence[LabelledImage],
     dtype, void = (np.uint8, 255) if len(vocabulary) <= 255 else (np.uint16, 65535)
     for image in images:
         assert image.semantic is not None, "the semantic format needs semantic maps"
-        pixels = np.where(image.semantic < 0, void, image.semantic).astype(dtype)
+        labels = image.semantic.values()
+        pixels = np.where(labels < 0, void, labels).astype(dtype)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         storage.write_bytes(f"semantic-png/{part_name(part)}/{image.image_id}.png", buffer.getvalue())
@@ -66,7 +67,7 @@ def segment_table(images: Sequence[LabelledImage], vocabulary: Vocabulary, notic
         }
         for image in images
         for segment, entry in zip(
-            image.result.segments, rle_of_segments(image.result, vocabulary, image.image_id), strict=True
+            image.segments, rle_of_segments(image.result(), vocabulary, image.image_id), strict=True
         )
     ]
     return parquet_bytes(rows, schema)
@@ -88,10 +89,10 @@ def write_shard_of(storage: Storage, part: int, images: Sequence[LabelledImage])
         EncodedSample(
             image_id=image.image_id,
             image_bytes=image.image_bytes,
-            panoptic_png=encode_id_map(image.result.segment_ids.cpu().numpy()),
+            panoptic_png=encode_id_map(image.segment_ids.values()),
             segments=tuple(
                 TruthSegment(id=s.id, category_id=s.category_id, is_thing=s.is_thing, area=s.area)
-                for s in image.result.segments
+                for s in image.segments
             ),
             file_name=image.file_name,
         )

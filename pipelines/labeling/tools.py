@@ -157,7 +157,7 @@ def _studio_task(image: LabelledImage, vocabulary: Vocabulary, notice: str) -> d
     ]
     # Label Studio serves local files under this address when its local storage is switched on.
     address = image.address if is_remote(image.address) else f"/data/local-files/?d={image.file_name}"
-    scores = [segment.score for segment in image.result.segments]
+    scores = [segment.score for segment in image.segments]
     return {
         "id": image.number,
         "data": {"image": address, "image_id": image.image_id},

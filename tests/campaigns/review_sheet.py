@@ -27,7 +27,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from frozenseg.inference.palette import category_colors
 from frozenseg.types import Segment, SegmentationOutput, Vocabulary
 from frozenseg.vocabulary import parse_vocabulary
-from pipelines.labeling.labelled import ImageQuality, LabelledImage
+from pipelines.labeling.labelled import ImageQuality, LabelledImage, PackedMap
 from pipelines.labeling.quality import write_quality
 from pipelines.labeling.review import REVIEW_NAME, write_review
 from pipelines.labeling.thumbnails import thumbnail
@@ -78,7 +78,8 @@ def _image(dice: np.random.Generator, number: int, pictures: list[bytes]) -> Lab
         address="",
         image_bytes=b"",
         size=(240, 320),
-        result=SegmentationOutput(segment_ids=torch.zeros(1, 1, dtype=torch.int32), segments=segments),
+        segment_ids=PackedMap.of(np.zeros((1, 1), dtype=np.int32)),
+        segments=segments,
         quality=ImageQuality(entropy=float(dice.random()), disagreement=None, num_dropped=0),
         thumbnail=pictures[number % NUM_PICTURES],
     )

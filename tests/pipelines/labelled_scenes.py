@@ -6,13 +6,12 @@ import io
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from frozenseg.types import Category, Segment, SegmentationOutput, Vocabulary
+from frozenseg.types import Category, Segment, Vocabulary
 from pipelines.labeling.formats import FORMATS, LabelFormat, write_part
-from pipelines.labeling.labelled import ImageQuality, LabelledImage
+from pipelines.labeling.labelled import ImageQuality, LabelledImage, PackedMap
 from pipelines.labeling.merge import merge
 from shards import Storage
 
@@ -66,9 +65,10 @@ def write_scenes(folder: Path, formats: tuple[LabelFormat, ...] = FORMATS, count
                 address=f"/corpus/p{number}.jpg",
                 image_bytes=buffer.getvalue(),
                 size=(ids.shape[0], ids.shape[1]),
-                result=SegmentationOutput(segment_ids=torch.from_numpy(ids), segments=segments),
+                segment_ids=PackedMap.of(ids),
+                segments=segments,
                 quality=ImageQuality(entropy=0.1 * number, disagreement=None, num_dropped=0),
-                semantic=np.where(ids > 0, np.array([-1, 0, 1, 2])[ids], -1).astype(np.int64),
+                semantic=PackedMap.of(ids - 1),
             )
         )
     storage = Storage(folder / "labels")

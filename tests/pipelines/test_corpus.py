@@ -44,6 +44,17 @@ def test_tars_that_webdataset_wrote(tmp_path: Path) -> None:
     assert len({r.image_id for r in find_corpus(str(tmp_path))}) == 5
 
 
+def test_images_of_a_tar_that_share_a_name(tmp_path: Path) -> None:
+    names = ["x.mask.png", "x.jpg", "x.png", "photo.2020.jpg", "photo.2021.jpg", "d/x.jpg"]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(PICTURES[0])
+            tar.addfile(member, io.BytesIO(PICTURES[0]))
+    found = [reference.file_name.removeprefix("a.tar/") for reference in find_corpus(str(tmp_path / "a.tar"))]
+    assert found == ["x.jpg", "photo.2020.jpg", "photo.2021.jpg", "d/x.jpg"]
+
+
 def test_tars_with_long_names_links_and_folders(tmp_path: Path) -> None:
     long_name = "deep/" * 40 + "ü.jpg"
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
