@@ -255,7 +255,7 @@ def evaluate(
         "segmenter": segmenter, "data": data, "vocabulary": options.vocabulary, "options": options.options, "to": to,
     }  # fmt: skip
     progress = StageProgress("evaluate", sum(len(part["indices"]) for part in parts))
-    for result in run_parts(EvaluateActor, arguments, parts, pool):
+    for result in run_parts(EvaluateActor, arguments, parts, len(parts), pool):
         progress.add(result["num_images"])
     if parts:
         progress.finish()

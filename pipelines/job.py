@@ -5,13 +5,68 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
 from frozenseg.errors import FrozenSegError
+from pipelines.ray_session import Need, RayOptions
+
+if TYPE_CHECKING:
+    from pipelines.segmenter_pool import PoolOptions, SegmenterSource
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterArguments:
+    """What every job with whole models in actors is told."""
+
+    model: str
+    """model folder, or "miniature\""""
+    random_encoders: bool = False
+    """CLIP and SAM with random weights; the results mean nothing and say so"""
+    openseg: bool = False
+    """let SAM's masks vote for unseen categories in semantic results"""
+    min_actors: int = 1
+    max_actors: int = 1
+    actor_cpus: float = 1.0
+    actor_gpus: float = 0.0
+    device: str = "auto"
+    dtype: str = "float32"
+    ray: RayOptions = field(default_factory=lambda: RayOptions(dashboard=False))
+
+    def source(self, *, untrained: bool = False) -> SegmenterSource:
+        """Which model the actors build."""
+        from frozenseg.data.files import absolute
+        from pipelines.segmenter_pool import SegmenterSource
+
+        return SegmenterSource(
+            model=self.model if self.model == "miniature" else absolute(self.model),
+            device=self.device,
+            dtype=self.dtype,
+            random_encoders=self.random_encoders,
+            untrained=untrained,
+        )
+
+    def pool(self) -> PoolOptions:
+        from pipelines.segmenter_pool import PoolOptions
+
+        return PoolOptions(
+            min_actors=self.min_actors,
+            max_actors=max(self.min_actors, self.max_actors),
+            cpus=self.actor_cpus,
+            gpus=self.actor_gpus,
+        )
+
+    def inference_options(self) -> dict[str, Any]:
+        """Those that differ from the model folder's, by name."""
+        return {"openseg": True} if self.openseg else {}
+
+    def needs(self) -> list[Need]:
+        """What the cluster must have at least."""
+        return [Need(name="segmenter", count=self.min_actors, cpus=self.actor_cpus, gpus=self.actor_gpus)]
 
 
 def run_job(arguments: type[T], run: Callable[[T], None], description: str) -> int:

@@ -11,7 +11,8 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -100,13 +101,14 @@ class SegmenterSource:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
     """The pool grows and shrinks between min_actors and max_actors; cpus and gpus are each actor's. in_process: no Ray
-    at all, one part after the other, for one small machine."""
+    at all, one part after the other, for one small machine; parts_at_once: of an actor, in threads."""
 
     min_actors: int = 1
     max_actors: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
     in_process: bool = False
+    parts_at_once: int = 1
 
 
 class PartStore:
@@ -154,31 +156,34 @@ def record_name(number: int) -> str:
 def run_parts(
     actor: Callable[..., Callable[[dict[str, Any]], dict[str, Any]]],
     arguments: dict[str, Any],
-    parts: Sequence[dict[str, Any]],
+    parts: Iterable[dict[str, Any]],
+    num_parts: int,
     pool: PoolOptions,
 ) -> Iterator[dict[str, Any]]:
     """What `actor(**arguments)` returns for each part, in any order. Both sides are JSON values.
 
     Args:
         actor: a class; its objects live in the actors and are called with one part at a time.
+        num_parts: how many `parts` gives.
     """
-    if not parts:
+    if not num_parts:
         return
     if pool.in_process:
         yield from map(actor(**arguments), parts)
         return
     import ray.data
 
-    rows = ray.data.from_items([{"part": json.dumps(part)} for part in parts], override_num_blocks=len(parts))
+    rows = ray.data.from_items([{"part": json.dumps(part)} for part in parts], override_num_blocks=num_parts)
     results = rows.map_batches(
         JsonActor,
         fn_constructor_kwargs={"actor": actor, "arguments": arguments},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(pool.min_actors, len(parts)), max_size=min(pool.max_actors, len(parts))
+            min_size=min(pool.min_actors, num_parts), max_size=min(pool.max_actors, num_parts)
         ),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
+        max_concurrency=pool.parts_at_once,
     )
     for row in results.iter_rows():
         yield json.loads(row["result"])
@@ -196,9 +201,11 @@ class JsonActor:
     ) -> None:
         self.build = functools.partial(actor, **arguments)
         self.actor: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+        self.is_building = threading.Lock()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        self.actor = self.actor or self.build()
+        with self.is_building:
+            self.actor = self.actor or self.build()
         return {"result": [json.dumps(self.actor(json.loads(part))) for part in batch["part"]]}
 
 

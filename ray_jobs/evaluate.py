@@ -7,83 +7,54 @@ python ray_jobs/evaluate.py --model runs/coco/model --data s3://bucket/coco-val 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 # `ray job submit` runs this file with no package installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import ray_session
-from pipelines.job import run_job
-from pipelines.ray_session import Need, RayOptions
+from pipelines.job import SegmenterArguments, run_job
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arguments:
-    model: str
-    """model folder, or "miniature\""""
+class Arguments(SegmenterArguments):
     data: str
     """shard set, or a folder with panoptic.json, images/ and panoptic/"""
     to: str
     """folder for metrics.json, card.md and what a rerun goes on from"""
     vocabulary: str = ""
     """names by which the model is asked: a published name, a file or text; the data set's own when empty"""
-    random_encoders: bool = False
-    """CLIP and SAM with random weights; the results mean nothing and say so"""
     untrained: bool = False
     """a decoder that never learnt: the baseline"""
-    openseg: bool = False
-    """let SAM's masks vote for unseen categories"""
     limit: int | None = None
     """only the first so many images"""
     images_per_part: int = 16
     """images that are lost at most when an actor dies"""
     max_skipped_share: float = 0.01
     """share of unreadable samples past which the job fails"""
-    min_actors: int = 1
-    max_actors: int = 1
-    actor_cpus: float = 1.0
-    actor_gpus: float = 0.0
-    device: str = "auto"
-    dtype: str = "float32"
     seed: int = 0
     """of the bootstrap"""
-    ray: RayOptions = field(default_factory=lambda: RayOptions(dashboard=False))
 
 
 def run(arguments: Arguments) -> None:
-    from frozenseg.data.files import absolute
     from pipelines.evaluate import DataSource, EvaluateOptions, card, check, evaluate
-    from pipelines.segmenter_pool import PoolOptions, SegmenterSource
 
-    source = SegmenterSource(
-        model=arguments.model if arguments.model == "miniature" else absolute(arguments.model),
-        device=arguments.device,
-        dtype=arguments.dtype,
-        random_encoders=arguments.random_encoders,
-        untrained=arguments.untrained,
-    )
+    source = arguments.source(untrained=arguments.untrained)
     options = EvaluateOptions(
         to=arguments.to,
         vocabulary=arguments.vocabulary,
-        options={"openseg": True} if arguments.openseg else {},
+        options=arguments.inference_options(),
         limit=arguments.limit,
         images_per_part=arguments.images_per_part,
         max_skipped_share=arguments.max_skipped_share,
         seed=arguments.seed,
     )
-    pool = PoolOptions(
-        min_actors=arguments.min_actors,
-        max_actors=max(arguments.min_actors, arguments.max_actors),
-        cpus=arguments.actor_cpus,
-        gpus=arguments.actor_gpus,
-    )
     # Everything that reading tells is read before Ray starts: a mistake then costs a second.
     data = DataSource.at(arguments.data)
     check(source, data, options)
-    actors = Need(name="segmenter", count=arguments.min_actors, cpus=arguments.actor_cpus, gpus=arguments.actor_gpus)
-    with ray_session.session([actors], arguments.ray):
-        print(card(evaluate(source, data, options, pool)))
+    with ray_session.session(arguments.needs(), arguments.ray):
+        print(card(evaluate(source, data, options, arguments.pool())))
 
 
 if __name__ == "__main__":

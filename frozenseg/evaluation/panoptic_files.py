@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from frozenseg.data import CocoPanoptic, decode_annotation, decode_id_map
+from frozenseg.data.coco_panoptic import PanopticEntry
 from frozenseg.data.files import join, read_bytes, read_json
 from frozenseg.data.schema import image_key, require
 from frozenseg.errors import UserInputError
 from frozenseg.evaluation.panoptic_quality import PanopticQuality
-from frozenseg.types import EncodedSample, Segment, SegmentationOutput
+from frozenseg.types import EncodedSample, PanopticAnnotation, Segment, SegmentationOutput
 
 
 class PanopticPredictions:
@@ -63,13 +64,22 @@ def score_panoptic_files(truth: CocoPanoptic, predictions: PanopticPredictions, 
     """PQ of all images of the truth, each of which must be predicted. Images aren't read, only annotations."""
     metric = PanopticQuality(truth.vocabulary, seen)
     for entry in truth.entries:
-        png = read_bytes(join(truth.panoptic_dir, entry.panoptic_file), f"panoptic PNG of image {entry.image_id!r}")
-        sample = EncodedSample(
-            image_id=entry.image_id,
-            image_bytes=b"",
-            panoptic_png=png,
-            segments=entry.segments,
-            file_name=entry.panoptic_file,
-        )
-        metric.update(predictions.of_image(entry.image_id), decode_annotation(sample), entry.image_id)
+        metric.update(predictions.of_image(entry.image_id), true_annotation(truth, entry), entry.image_id)
     return metric
+
+
+def true_annotation(truth: CocoPanoptic, entry: PanopticEntry) -> PanopticAnnotation:
+    """The annotation of one image, without reading the image.
+
+    Raises:
+        UserInputError: a missing or damaged PNG.
+    """
+    png = read_bytes(join(truth.panoptic_dir, entry.panoptic_file), f"panoptic PNG of image {entry.image_id!r}")
+    sample = EncodedSample(
+        image_id=entry.image_id,
+        image_bytes=b"",
+        panoptic_png=png,
+        segments=entry.segments,
+        file_name=entry.panoptic_file,
+    )
+    return decode_annotation(sample)

@@ -77,8 +77,12 @@ class Prediction:
         whose best category scores less are -1, "none of these"."""
         if min_score <= 0.0:
             return semantic(self._votes())
-        labels, scores = semantic_with_scores(self._votes())
+        labels, scores = self.semantic_with_scores()
         return labels.masked_fill(scores < min_score, -1)
+
+    def semantic_with_scores(self) -> tuple[Tensor, Tensor]:
+        """[H,W] int64 category of every pixel, and [H,W] float32 its score there."""
+        return semantic_with_scores(self._votes())
 
     def semantic_scores(self) -> Tensor:
         """[K,H,W] float32, dense and therefore large; `semantic` never builds it."""

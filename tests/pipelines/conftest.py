@@ -1,10 +1,11 @@
-"""One small Ray session for all tests that need a real one, and a tiny COCO panoptic data set."""
+"""One small Ray session for all tests that need a real one, a tiny COCO panoptic data set and a tiny model folder."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 from PIL import Image
 
 from frozenseg.data import CocoPanoptic, encode_id_map
+from frozenseg.model import build_model, save_model
+from pipelines.segmenter_pool import SegmenterSource
+from tests.model.tiny import tiny_spec
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +81,12 @@ def make_coco(tmp_path: Path) -> Callable[..., CocoPanoptic]:
         return CocoPanoptic(root / "panoptic.json", root / "images", root / "panoptic")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> SegmenterSource:
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_model(build_model(tiny_spec()), folder)
+    return SegmenterSource(model=str(folder))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -18,31 +21,30 @@ from pycocotools.coco import COCO
 import pipelines.label
 from frozenseg.data import CocoPanoptic, decode_id_map
 from frozenseg.errors import MissingPathError, SkippedShareError, UserInputError
-from frozenseg.model import build_model, save_model
+from frozenseg.losses import Criterion
+from frozenseg.model import build_model
+from frozenseg.training import LoopSettings, OptimizerSettings, StepDecay, TorchEngine
+from frozenseg.training import run as run_loop
+from frozenseg.vocabulary import load_vocabulary
 from pipelines.corpus import find_corpus, image_ids, read_image_bytes
 from pipelines.job import run_job
-from pipelines.label import LabelActor, LabelOptions, label
-from pipelines.label_formats import FORMATS
+from pipelines.label import LabelActor, label
+from pipelines.labeling.formats import FORMATS, write_part
+from pipelines.labeling.options import LabelOptions
 from pipelines.segmenter_pool import PoolOptions, SegmenterSource, run_parts
+from pipelines.stream import epoch_rows, training_batches
 from shards import ShardReader
 from shards.__main__ import check
+from tests.campaigns.label_hostile import KINDS
+from tests.campaigns.label_hostile import run_campaign as run_hostile
 from tests.campaigns.label_kills import run_campaign
 from tests.model.tiny import tiny_spec
+from tests.pipelines.test_stream import LocalStream, config_for
+from tests.training.scenes import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore::frozenseg.model.RandomWeightsWarning")
 HERE = PoolOptions(in_process=True)
 VOCABULARY = "cat; dog,puppy; sky(stuff)"
-
-
-@pytest.fixture(scope="session")
-def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> SegmenterSource:
-    import warnings
-
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        save_model(build_model(tiny_spec()), folder)
-    return SegmenterSource(model=str(folder))
 
 
 @pytest.fixture
@@ -111,12 +113,11 @@ def test_an_interrupted_run_ends_with_the_same_files(
     wanted: Any = ("coco-panoptic", "parquet", "webdataset")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     label(tiny_source, str(photos), options(whole, formats=wanted), HERE)
-    original = pipelines.label.write_part
     done: list[int] = []
 
     def dies_after_writing(storage: Any, formats: Any, part: int, *rest: Any) -> Any:
         done.append(part)
-        result = original(storage, formats, part, *rest)
+        result = write_part(storage, formats, part, *rest)
         if part == 1 and done.count(1) == 1:
             raise KeyboardInterrupt  # all files are there, the record is not
         return result
@@ -205,11 +206,63 @@ def test_formats_that_are_none(tmp_path: Path, formats: Any) -> None:
         options(tmp_path, formats=formats)
 
 
-@pytest.mark.slow
+def test_labels_are_trained_on(photos: Path, tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    """The decoder's loss on the labels falls: our reader gives images and masks that belong together."""
+    vocabulary = load_vocabulary(VOCABULARY)
+    wanted = options(tmp_path / "out", vocabulary=VOCABULARY, formats=("webdataset",))
+    label(tiny_source, str(photos), wanted, HERE)
+    reader = ShardReader(tmp_path / "out" / "webdataset")
+    assert [c.name for c in reader.manifest.vocabulary.categories] == [c.name for c in vocabulary.categories]
+    ids = tuple(i for file in reader.manifest.files for i in file.sample_ids)
+    stream = config_for(reader.storage.address, mode="inline")
+    rows = epoch_rows(ids, seed=0, epochs=range(8), multiple=5)
+    streamed = training_batches(LocalStream(stream, rows), stream, 5)
+    batches = [dataclasses.replace(item.batch, consumed=item.consumed) for item in streamed]
+    assert all(sorted(batch.image_ids) == sorted(ids) for batch in batches)
+    model = build_model(tiny_spec())
+    torch.manual_seed(0)
+    engine = TorchEngine(model.decoder, OptimizerSettings(learning_rate=1e-3))
+    recorder = Recorder()
+    limits = LoopSettings(num_steps=len(batches), num_samples=len(ids))
+    schedule = StepDecay(base=1e-3)
+    run_loop(engine, iter(batches), model.text(vocabulary), Criterion(64), schedule, limits, hooks=[recorder])
+    assert len(recorder.losses) == 8
+    assert sum(recorder.losses[-2:]) < sum(recorder.losses[:2])
+
+
+def test_labels_at_another_address_are_the_same(photos: Path, tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    wanted: Any = ("coco-panoptic", "webdataset", "yolo")
+    label(tiny_source, str(photos), options(tmp_path / "out", formats=wanted), HERE)
+    there = dataclasses.replace(options(tmp_path, formats=wanted), to="memory://labels")
+    filesystem = fsspec.filesystem("memory")
+    try:
+        assert label(tiny_source, str(photos), there, HERE).num_labelled == 5
+        assert label(tiny_source, str(photos), there, HERE).num_labelled == 0
+        found = {name.removeprefix("/labels/"): filesystem.cat_file(name) for name in filesystem.find("/labels")}
+    finally:
+        filesystem.rm("/labels", recursive=True)
+    assert found == files(tmp_path / "out")
+
+
 def test_two_kills_leave_no_trace(tiny_source: SegmenterSource, tmp_path: Path) -> None:
-    outcome = run_campaign(Path(tiny_source.model), VOCABULARY, tmp_path, kills=2, images=16, with_ray=False)
-    assert outcome.num_kills == 2
+    outcome = run_campaign(Path(tiny_source.model), VOCABULARY, tmp_path, kills=2, images=12, with_ray=False)
+    assert outcome.kills == {"driver": 2}
     assert outcome.passed, outcome
+
+
+@pytest.mark.slow
+def test_five_kills_of_anything_leave_no_trace(tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    outcome = run_campaign(Path(tiny_source.model), VOCABULARY, tmp_path, kills=5, images=60, with_ray=True)
+    assert sum(outcome.kills.values()) == 5
+    assert outcome.passed, outcome
+
+
+def test_hostile_images_are_labelled_or_listed(tiny_source: SegmenterSource, tmp_path: Path) -> None:
+    outcome = run_hostile(Path(tiny_source.model), VOCABULARY, tmp_path, images=len(KINDS))
+    assert outcome.passed, outcome
+    assert outcome.kinds["empty"] == (0, 1)
+    assert outcome.kinds["bomb header"] == (0, 1)
+    assert outcome.kinds["cmyk"] == (1, 0)
 
 
 def test_a_users_mistake_that_a_worker_finds_is_one_line(
@@ -220,7 +273,7 @@ def test_a_users_mistake_that_a_worker_finds_is_one_line(
     parts = [{"number": 0, "first": 0, "images": []}]
 
     def run(_: Arguments) -> None:
-        list(run_parts(LabelActor, arguments, parts, PoolOptions(cpus=0.5)))
+        list(run_parts(LabelActor, arguments, parts, len(parts), PoolOptions(cpus=0.5)))
 
     monkeypatch.setattr(sys, "argv", ["job"])
     assert run_job(Arguments, run, "") == 2

@@ -1,0 +1,1 @@
+"""What labeling writes beside the run itself: formats, merged files, quality control."""
