@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,8 +11,9 @@ from typing import Any
 
 import fsspec
 
-from frozenseg.data import CocoPanoptic, decode_annotation, decode_image
-from frozenseg.data.files import is_remote, read_bytes
+from frozenseg.data import decode_annotation, decode_image
+from frozenseg.data.dataset import SegmentationData, part_of
+from frozenseg.data.files import is_remote
 from frozenseg.errors import SkippedShareError, UserInputError
 from frozenseg.types import EncodedSample, ShardFile, ShardManifest, SkippedSample
 from pipelines.progress import StageProgress
@@ -61,7 +61,7 @@ class ShardJob:
     """One tar to write. `source` holds this tar's samples only, so that a task carries no more than it needs."""
 
     plan: ShardPlan
-    source: CocoPanoptic
+    source: SegmentationData
     to: str
     check_samples: bool
 
@@ -83,7 +83,7 @@ class ShardReport:
     num_written: int
 
 
-def shard_coco(source: CocoPanoptic, options: ShardOptions, log_path: Path | None = None) -> ShardReport:
+def shard_coco(source: SegmentationData, options: ShardOptions, log_path: Path | None = None) -> ShardReport:
     """Writes the set, or what is missing of it; needs a started Ray only when anything is.
 
     Raises:
@@ -91,7 +91,7 @@ def shard_coco(source: CocoPanoptic, options: ShardOptions, log_path: Path | Non
         SkippedShareError: too many unusable samples. The tars are kept, the manifest is not written.
     """
     if len(source) == 0:
-        raise UserInputError(f"{source.json_path}: the data set holds no image")
+        raise UserInputError("shards: the data set holds no image")
     storage = Storage(options.to)
     settings = describe(source, options)
     _agree_on_settings(storage, settings, options)
@@ -120,7 +120,7 @@ def shard_coco(source: CocoPanoptic, options: ShardOptions, log_path: Path | Non
     return ShardReport(manifest=manifest, num_written=len(jobs))
 
 
-def describe(source: CocoPanoptic, options: ShardOptions) -> dict[str, str]:
+def describe(source: SegmentationData, options: ShardOptions) -> dict[str, str]:
     """What decides the bytes of the set, as text; two runs into one folder must agree on all of it."""
     per_shard = options.samples_per_shard or _samples_per_shard(source, options.shard_bytes)
     return {
@@ -134,16 +134,15 @@ def describe(source: CocoPanoptic, options: ShardOptions) -> dict[str, str]:
     }
 
 
-def fingerprint(source: CocoPanoptic) -> str:
-    """sha256 over the JSON's bytes and over name, size and time of change of every file it names.
+def fingerprint(source: SegmentationData) -> str:
+    """sha256 over the annotation file's bytes, if there is one, and over name, size and time of change of every file.
 
     Contents are not read: that would cost as much as sharding itself.
     """
-    digest = hashlib.sha256(read_bytes(source.json_path, "panoptic JSON"))
-    images = _stamps(source.image_dir, [entry.image_file for entry in source.entries])
-    truths = _stamps(source.panoptic_dir, [entry.panoptic_file for entry in source.entries])
-    for stamp in (*images, *truths):
-        digest.update(stamp.encode())
+    digest = hashlib.sha256(source.identity())
+    for folder, names in source.files():
+        for stamp in _stamps(folder, names):
+            digest.update(stamp.encode())
     return digest.hexdigest()
 
 
@@ -164,7 +163,7 @@ def _stamps(folder: str, names: Sequence[str]) -> Iterator[str]:
         yield f"{name}\0{info.get('size', 'missing')}\0{changed}\n"
 
 
-def _samples_per_shard(source: CocoPanoptic, shard_bytes: int) -> int:
+def _samples_per_shard(source: SegmentationData, shard_bytes: int) -> int:
     """From evenly spread samples, so that the answer is the same in every run."""
     step = max(1, len(source) // NUM_MEASURED_SAMPLES)
     sizes = []
@@ -197,7 +196,7 @@ def _agree_on_settings(storage: Storage, settings: dict[str, str], options: Shar
         storage.write_bytes(PLAN_NAME, json.dumps(settings, indent=1).encode())
 
 
-def _finished(storage: Storage, plans: Sequence[ShardPlan], source: CocoPanoptic) -> dict[str, ShardResult]:
+def _finished(storage: Storage, plans: Sequence[ShardPlan], source: SegmentationData) -> dict[str, ShardResult]:
     """The tars that are whole: those of the manifest whose size is right, else those with a record of their own."""
     candidates: list[ShardResult] = []
     if storage.exists(MANIFEST_NAME):
@@ -222,10 +221,8 @@ def _read_record(data: bytes | str) -> ShardResult:
     )
 
 
-def _job(plan: ShardPlan, source: CocoPanoptic, options: ShardOptions) -> ShardJob:
-    part = copy.copy(source)
-    part.entries = tuple(source.entries[index] for index in plan.indices)
-    return ShardJob(plan=plan, source=part, to=options.to, check_samples=options.check_samples)
+def _job(plan: ShardPlan, source: SegmentationData, options: ShardOptions) -> ShardJob:
+    return ShardJob(plan=plan, source=part_of(source, plan.indices), to=options.to, check_samples=options.check_samples)
 
 
 def write_job(job: ShardJob) -> ShardResult:
@@ -287,7 +284,7 @@ def _run_batch(batch: dict[str, Any], jobs: Sequence[Any]) -> dict[str, Any]:
     return {"record": [_record(write_job(ray.get(jobs[index]))) for index in batch["id"]]}
 
 
-def _manifest(source: CocoPanoptic, settings: dict[str, str], results: Sequence[ShardResult]) -> ShardManifest:
+def _manifest(source: SegmentationData, settings: dict[str, str], results: Sequence[ShardResult]) -> ShardManifest:
     return ShardManifest(
         format_version=FORMAT_VERSION,
         files=tuple(result.file for result in results),

@@ -2,6 +2,7 @@
 """Evaluates a model on a data set with truth, for example:
 
 python ray_jobs/evaluate.py --model runs/coco/model --data s3://bucket/coco-val --to runs/coco/evaluation
+python ray_jobs/evaluate.py --model runs/coco/model --dataset ade20k-panoptic --root ADEChallengeData2016 --to runs/ade
 """
 
 from __future__ import annotations
@@ -19,10 +20,18 @@ from pipelines.job import SegmenterArguments, run_job
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(SegmenterArguments):
-    data: str
-    """shard set, or a folder with panoptic.json, images/ and panoptic/"""
     to: str
-    """folder for metrics.json, card.md and what a rerun goes on from"""
+    """folder for metrics.json, card.md, predictions/ and what a rerun goes on from"""
+    data: str = ""
+    """shard set, or a folder with panoptic.json, images/ and panoptic/"""
+    dataset: str = ""
+    """instead of --data: a data set by its name (frozenseg check-data list), tested as published"""
+    root: str = ""
+    """folder of that data set's release"""
+    split: str = ""
+    """of that data set; by default its validation split"""
+    predictions: bool = True
+    """write predictions/ in COCO panoptic and COCO results format"""
     vocabulary: str = ""
     """names by which the model is asked: a published name, a file or text; the data set's own when empty"""
     untrained: bool = False
@@ -38,7 +47,9 @@ class Arguments(SegmenterArguments):
 
 
 def run(arguments: Arguments) -> None:
-    from pipelines.evaluate import DataSource, EvaluateOptions, card, check, evaluate
+    from pipelines.evaluate import EvaluateOptions, check, evaluate
+    from pipelines.evaluation_data import DataSource
+    from pipelines.run_card import card
 
     source = arguments.source(untrained=arguments.untrained)
     options = EvaluateOptions(
@@ -48,10 +59,11 @@ def run(arguments: Arguments) -> None:
         limit=arguments.limit,
         images_per_part=arguments.images_per_part,
         max_skipped_share=arguments.max_skipped_share,
+        predictions=arguments.predictions,
         seed=arguments.seed,
     )
     # Everything that reading tells is read before Ray starts: a mistake then costs a second.
-    data = DataSource.at(arguments.data)
+    data = DataSource.chosen(arguments.data, arguments.dataset, arguments.root, arguments.split)
     check(source, data, options)
     with ray_session.session(arguments.needs(), arguments.ray):
         print(card(evaluate(source, data, options, arguments.pool())))

@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Turns a data set into a shard set, for example:
 
+python ray_jobs/shard.py --dataset coco-panoptic --split train --root coco --to s3://bucket/coco-train
 python ray_jobs/shard.py --root coco --json annotations/panoptic_train2017.json --images train2017
     --panoptic annotations/panoptic_train2017 --to s3://bucket/coco-train
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 # `ray job submit` runs this file with no package installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,8 +32,11 @@ class Arguments:
     """folder of the images"""
     panoptic: str = "panoptic"
     """folder of the panoptic PNGs"""
-    dataset: Literal["coco-panoptic"] = "coco-panoptic"
-    """layout of the data set"""
+    dataset: str = ""
+    """a data set by its name (frozenseg check-data list), in the layout of its release below --root; takes the place
+    of the three paths"""
+    split: str = ""
+    """of that data set; by default its validation split"""
     shard_size: str = "256MB"
     """size target of a tar: bytes, or a number with KB, MB or GB"""
     samples_per_shard: int | None = None
@@ -53,7 +56,9 @@ class Arguments:
 
 def run(arguments: Arguments) -> None:
     from frozenseg.data import CocoPanoptic
+    from frozenseg.data.dataset import SegmentationData
     from frozenseg.data.files import join
+    from frozenseg.data.layouts import open_dataset
     from pipelines.shard import ShardOptions, shard_coco
     from pipelines.units import parse_bytes
 
@@ -67,7 +72,11 @@ def run(arguments: Arguments) -> None:
         overwrite=arguments.overwrite,
     )
     # Everything that reading tells is read before Ray starts: a mistake then costs a second.
-    source = CocoPanoptic(*(join(arguments.root, p) for p in (arguments.json, arguments.images, arguments.panoptic)))
+    if arguments.dataset:
+        source: SegmentationData = open_dataset(arguments.dataset, arguments.root, arguments.split)
+    else:
+        paths = (arguments.json, arguments.images, arguments.panoptic)
+        source = CocoPanoptic(*(join(arguments.root, path) for path in paths))
     with ray_session.session([Need(name="shard task")], arguments.ray):
         report = shard_coco(source, options, arguments.log)
     manifest = report.manifest

@@ -33,7 +33,8 @@ class CheckData:
 def run(args: CheckData) -> int:
     """Checks and prints."""
     from frozenseg.data.check import check_data
-    from frozenseg.data.layouts import LAYOUTS, expected_paths, open_dataset
+    from frozenseg.data.layouts import expected_paths, open_dataset
+    from frozenseg.data.releases import LAYOUTS
     from frozenseg.errors import UserInputError
 
     if args.name == "list":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 if TYPE_CHECKING:
-    from frozenseg.evaluation import PanopticScores, PrecisionScores, SemanticScores
+    from frozenseg.evaluation import CityscapesScores, LvisScores, PanopticScores, PrecisionScores, SemanticScores
     from frozenseg.types import Vocabulary
 
 
@@ -35,14 +35,21 @@ class Panoptic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instances:
-    """COCO average precision of a results file: a list of detections."""
+    """Average precision of a COCO results file: a list of detections.
+
+    By the protocol of COCO or LVIS, with a JSON of the truth, or by that of Cityscapes, with a folder of its
+    instanceIds files (gtFine/val); an image's id is then the file's name without _gtFine_instanceIds.png, a
+    category's that of Cityscapes (24 to 33).
+    """
 
     truth: str
-    """COCO instances JSON of the truth (path or fsspec address)."""
+    """COCO or LVIS instances JSON of the truth, or Cityscapes' folder (path or fsspec address)."""
     predictions: str
     """COCO results JSON."""
+    protocol: Literal["coco", "lvis", "cityscapes"] = "coco"
+    """How average precision is computed."""
     kind: Literal["segm", "bbox"] = "segm"
-    """Overlap of masks or of boxes."""
+    """Overlap of masks or of boxes; boxes by COCO's protocol only."""
     seen: str = ""
     """Training vocabulary (name, file or text): scores its categories apart from the others."""
     json: bool = False
@@ -76,7 +83,7 @@ Score = (
 
 def run(args: Panoptic | Instances | Semantic) -> int:
     """Scores and prints; exit code 0."""
-    scores: PanopticScores | PrecisionScores | SemanticScores
+    scores: PanopticScores | PrecisionScores | LvisScores | CityscapesScores | SemanticScores
     match args:
         case Panoptic():
             scores, lines = _panoptic(args)
@@ -108,16 +115,20 @@ def _panoptic(args: Panoptic) -> tuple[PanopticScores, list[str]]:
     return scores, lines
 
 
-def _instances(args: Instances) -> tuple[PrecisionScores, list[str]]:
-    from frozenseg.data.coco_panoptic import read_categories
-    from frozenseg.data.files import read_json
+def _instances(args: Instances) -> tuple[PrecisionScores | LvisScores | CityscapesScores, list[str]]:
+    from frozenseg.data.coco_instances import CocoInstances
+    from frozenseg.data.dataset import ApProtocol, InstanceData
+    from frozenseg.data.layouts import cityscapes_instances
     from frozenseg.evaluation.instance_files import score_instance_files
 
-    seen = None
-    if args.seen:
-        own = read_categories(read_json(args.truth, "instances JSON"), args.truth, all_things=True)
-        seen = _seen(args.seen, own)
-    scores = score_instance_files(args.truth, args.predictions, kind=args.kind, seen=seen).compute()
+    # Images aren't needed for scoring, so their folder isn't asked for.
+    truth: InstanceData
+    if args.protocol == "cityscapes":
+        truth = cityscapes_instances(args.truth)
+    else:
+        truth = CocoInstances(args.truth, "", image_file=lambda *_: "", protocol=ApProtocol(args.protocol))
+    seen = _seen(args.seen, truth.vocabulary)
+    scores = score_instance_files(truth, args.predictions, kind=args.kind, seen=seen).compute()
     lines = [f"{scores.num_images} images"]
     for name, value in dataclasses.asdict(scores).items():
         if isinstance(value, float):
@@ -126,7 +137,7 @@ def _instances(args: Instances) -> tuple[PrecisionScores, list[str]]:
 
 
 def _semantic(args: Semantic) -> tuple[SemanticScores, list[str]]:
-    from frozenseg.data.layouts import label_values
+    from frozenseg.data.layout import label_values
     from frozenseg.evaluation.semantic_files import score_semantic_files
     from frozenseg.vocabulary import load_vocabulary
 

@@ -13,9 +13,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from frozenseg.data.annotations import decode_annotation
-from frozenseg.data.coco_panoptic import CocoPanoptic
+from frozenseg.data.dataset import SegmentationData
 from frozenseg.data.images import decode_image
-from frozenseg.data.semantic import SemanticFolder
 from frozenseg.errors import UserInputError
 from frozenseg.types import ImageSample, PanopticAnnotation, Vocabulary
 
@@ -46,7 +45,7 @@ class DataReport:
 
 
 def check_data(
-    data: CocoPanoptic | SemanticFolder,
+    data: SegmentationData,
     *,
     limit: int = 0,
     num_shown: int = 12,

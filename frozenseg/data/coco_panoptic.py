@@ -6,11 +6,12 @@ Files expected: the JSON (``panoptic_train2017.json``), every ``images[].file_na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frozenseg.data.dataset import Task
 from frozenseg.data.files import join, read_bytes, read_json
 from frozenseg.data.schema import image_key, require
 from frozenseg.errors import UserInputError
@@ -43,6 +44,8 @@ class CocoPanoptic:
             the vocabulary doesn't have; the message names file, image id and key.
     """
 
+    task = Task.PANOPTIC
+
     def __init__(
         self,
         json_path: str | Path,
@@ -58,7 +61,18 @@ class CocoPanoptic:
         self.vocabulary = vocabulary or own
         self.contiguous_ids = match_categories(own, self.vocabulary)
         """Contiguous id of each dataset id of the JSON; categories outside the vocabulary are left out."""
-        self.entries = read_entries(content, self.json_path, own, self.vocabulary, self.contiguous_ids, image_file)
+        self.entries: Sequence[PanopticEntry] = read_entries(
+            content, self.json_path, own, self.vocabulary, self.contiguous_ids, image_file
+        )
+
+    def identity(self) -> bytes:
+        """The JSON's bytes."""
+        return read_bytes(self.json_path, "panoptic JSON")
+
+    def files(self) -> Sequence[tuple[str, Sequence[str]]]:
+        """The image folder and the PNG folder, with their files."""
+        images = [entry.image_file for entry in self.entries]
+        return [(self.image_dir, images), (self.panoptic_dir, [entry.panoptic_file for entry in self.entries])]
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -1,18 +1,14 @@
 """Metrics: incremental, mergeable over workers, with the reference evaluators' results."""
 
+from frozenseg.data.dataset import InstanceTruth, TrueInstance
 from frozenseg.data.labels import IGNORED
-from frozenseg.evaluation.average_precision import (
-    AveragePrecision,
-    DetectedInstance,
-    ImageInstances,
-    PrecisionScores,
-    Rle,
-    TrueInstance,
-    detections_of,
-    encode_mask,
-)
+from frozenseg.data.rle import Rle, encode_mask
+from frozenseg.evaluation.average_precision import AveragePrecision, PrecisionScores
 from frozenseg.evaluation.bootstrap import Interval, bootstrap_interval
+from frozenseg.evaluation.cityscapes_precision import CityscapesPrecision, CityscapesScores
 from frozenseg.evaluation.counts import CountTable
+from frozenseg.evaluation.instances import DetectedInstance, ImageInstances, InstanceMetric, detections_of
+from frozenseg.evaluation.lvis_precision import LvisPrecision, LvisScores
 from frozenseg.evaluation.panoptic_quality import CategoryQuality, PanopticQuality, PanopticScores, Quality
 from frozenseg.evaluation.proposal_recall import ProposalRecall, Recall, RecallScores
 from frozenseg.evaluation.semantic_iou import CategoryIoU, SemanticIoU, SemanticScores
@@ -23,10 +19,16 @@ __all__ = [
     "AveragePrecision",
     "CategoryIoU",
     "CategoryQuality",
+    "CityscapesPrecision",
+    "CityscapesScores",
     "CountTable",
     "DetectedInstance",
     "ImageInstances",
+    "InstanceMetric",
+    "InstanceTruth",
     "Interval",
+    "LvisPrecision",
+    "LvisScores",
     "PanopticQuality",
     "PanopticScores",
     "PrecisionScores",

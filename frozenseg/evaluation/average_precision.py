@@ -1,71 +1,22 @@
-"""COCO average precision of instances, computed by pycocotools' COCOeval from results that arrive image by image.
-
-Masks are kept run-length encoded, so a whole split fits in memory and travels between workers.
-"""
+"""COCO average precision of instances, computed by pycocotools' COCOeval from results that arrive image by image."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor
 
+from frozenseg.data.rle import Box, Rle, area_of
 from frozenseg.errors import UserInputError
 from frozenseg.evaluation.bootstrap import Interval, percentile_interval
-from frozenseg.evaluation.counts import Bool, Float, as_mask, mean_of_known
-from frozenseg.types import Instances, PanopticAnnotation, Size, Vocabulary
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rle:
-    """A run-length encoded mask in COCO's compressed form."""
-
-    size: Size
-    counts: str
-
-    def as_coco(self) -> dict[str, Any]:
-        """As pycocotools takes it."""
-        return {"size": list(self.size), "counts": self.counts.encode()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrueInstance:
-    """box is (x, y, width, height) in pixels; area decides whether an object is small, medium or large."""
-
-    category_id: int
-    mask: Rle | None
-    box: Box
-    area: float
-    is_crowd: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectedInstance:
-    """box is (x, y, width, height) in pixels; mask is needed for AP of masks only."""
-
-    category_id: int
-    mask: Rle | None
-    box: Box
-    score: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageInstances:
-    """Truth and detections of one image."""
-
-    image_id: str
-    size: Size
-    truth: tuple[TrueInstance, ...] = ()
-    detections: tuple[DetectedInstance, ...] = field(default=())
+from frozenseg.evaluation.counts import Float, mean_of_known
+from frozenseg.evaluation.instances import DetectedInstance, InstanceMetric, mask_of
+from frozenseg.types import Vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +45,7 @@ class PrecisionScores:
     num_images: int
 
 
-class AveragePrecision:
+class AveragePrecision(InstanceMetric):
     """Incremental, mergeable COCO AP.
 
     Args:
@@ -104,54 +55,8 @@ class AveragePrecision:
     """
 
     def __init__(self, vocabulary: Vocabulary, seen: Any = None, *, kind: Literal["segm", "bbox"] = "segm") -> None:
-        self.vocabulary = vocabulary
-        self.seen: Bool | None = None if seen is None else as_mask(seen, len(vocabulary))
+        super().__init__(vocabulary, seen)
         self.kind = kind
-        self.images: dict[str, ImageInstances] = {}
-
-    def update(self, prediction: Instances, truth: PanopticAnnotation, image_id: str) -> None:
-        """Counts one image whose truth is panoptic: its things are the instances, area is counted in pixels.
-
-        Raises:
-            UserInputError: sizes differ, or the image was counted already.
-        """
-        size = (int(truth.segment_ids.shape[0]), int(truth.segment_ids.shape[1]))
-        if len(prediction.scores) and tuple(prediction.masks.shape[1:]) != size:
-            raise UserInputError(
-                f"image {image_id!r}: expected masks of the truth's size {size}, "
-                f"found {tuple(prediction.masks.shape[1:])}"
-            )
-        things = [segment for segment in truth.segments if segment.is_thing]
-        masks = [truth.segment_ids == segment.id for segment in things]
-        true = [
-            TrueInstance(category_id=s.category_id, mask=rle, box=box_of(rle), area=area_of(rle), is_crowd=s.is_crowd)
-            for s, rle in zip(things, (encode_mask(mask) for mask in masks), strict=True)
-        ]
-        self.add(ImageInstances(image_id=image_id, size=size, truth=tuple(true), detections=detections_of(prediction)))
-
-    def add(self, image: ImageInstances) -> None:
-        """Counts one image whose instances are encoded already.
-
-        Raises:
-            UserInputError: the image was counted already.
-        """
-        if image.image_id in self.images:
-            raise UserInputError(f"evaluation: expected every image once, found image {image.image_id!r} twice")
-        self.images[image.image_id] = image
-
-    def merge(self, other: AveragePrecision) -> None:
-        """Takes in what another worker counted."""
-        for image in other.images.values():
-            self.add(image)
-
-    def state(self) -> list[ImageInstances]:
-        """The images so far; `load_state` takes them back. Plain data that pickles small."""
-        return list(self.images.values())
-
-    def load_state(self, state: Sequence[ImageInstances]) -> None:
-        """Takes in the images of a saved state."""
-        for image in state:
-            self.add(image)
 
     def compute(self) -> PrecisionScores:
         """The scores of all images so far."""
@@ -218,18 +123,20 @@ class AveragePrecision:
 
     def _evaluated(self) -> COCOeval | None:
         """COCOeval after matching, images in order of their ids; None without images."""
-        images = [self.images[image_id] for image_id in sorted(self.images)]
+        images = self.ordered()
         if not images:
             return None
         frame: dict[str, Any] = {
-            "images": [{"id": n, "height": image.size[0], "width": image.size[1]} for n, image in enumerate(images)],
+            "images": [
+                {"id": n, "height": image.truth.size[0], "width": image.truth.size[1]} for n, image in enumerate(images)
+            ],
             "categories": [{"id": n, "name": c.name} for n, c in enumerate(self.vocabulary.categories)],
         }
         truth = [
             _annotation(n, one.category_id, one.mask, one.box)
             | {"area": one.area, "iscrowd": int(one.is_crowd), "ignore": int(one.is_crowd)}
             for n, image in enumerate(images)
-            for one in image.truth
+            for one in image.truth.objects
         ]
         detections = [
             _annotation(n, one.category_id, one.mask, one.box)
@@ -245,37 +152,7 @@ class AveragePrecision:
     def _area(self, detection: DetectedInstance) -> float:
         if self.kind == "bbox":
             return detection.box[2] * detection.box[3]
-        if detection.mask is None:
-            raise UserInputError("average precision of masks: expected a mask with every detection, found only a box")
-        return area_of(detection.mask)
-
-
-def encode_mask(mask: Tensor) -> Rle:
-    """Run-length encodes a [h,w] bool mask."""
-    encoded = rle_tools.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
-    return Rle(size=(int(encoded["size"][0]), int(encoded["size"][1])), counts=encoded["counts"].decode())
-
-
-def box_of(mask: Rle) -> Box:
-    """The (x, y, width, height) that just holds the mask."""
-    x, y, width, height = (float(number) for number in rle_tools.toBbox(mask.as_coco()))
-    return x, y, width, height
-
-
-def area_of(mask: Rle) -> float:
-    """Pixels of the mask."""
-    return float(rle_tools.area(mask.as_coco()))
-
-
-def detections_of(prediction: Instances) -> tuple[DetectedInstance, ...]:
-    """Encodes a prediction's masks; the box is the mask's own."""
-    masks = [encode_mask(mask) for mask in prediction.masks]
-    return tuple(
-        DetectedInstance(category_id=category, mask=mask, box=box_of(mask), score=score)
-        for category, mask, score in zip(
-            prediction.category_ids.tolist(), masks, prediction.scores.tolist(), strict=True
-        )
-    )
+        return area_of(mask_of(detection.mask))
 
 
 def _annotation(image_number: int, category_id: int, mask: Rle | None, box: Box) -> dict[str, Any]:

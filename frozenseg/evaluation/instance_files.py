@@ -6,74 +6,67 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pycocotools import mask as rle_tools
-
-from frozenseg.data.coco_panoptic import read_categories
+from frozenseg.data.coco_instances import read_box
+from frozenseg.data.dataset import ApProtocol, InstanceData
 from frozenseg.data.files import read_json
+from frozenseg.data.rle import to_rle
 from frozenseg.data.schema import image_key, require
 from frozenseg.errors import UserInputError
-from frozenseg.evaluation.average_precision import (
-    AveragePrecision,
-    Box,
-    DetectedInstance,
-    ImageInstances,
-    Rle,
-    TrueInstance,
-    box_of,
-)
+from frozenseg.evaluation.average_precision import AveragePrecision
+from frozenseg.evaluation.cityscapes_precision import CityscapesPrecision
+from frozenseg.evaluation.instances import DetectedInstance, ImageInstances
+from frozenseg.evaluation.lvis_precision import LvisPrecision
 from frozenseg.types import Size, Vocabulary
+
+PrecisionMetric = AveragePrecision | LvisPrecision | CityscapesPrecision
+
+
+def precision_metric(
+    data: InstanceData,
+    seen: Any = None,
+    *,
+    vocabulary: Vocabulary | None = None,
+    kind: Literal["segm", "bbox"] = "segm",
+) -> PrecisionMetric:
+    """Average precision by the protocol of the data set.
+
+    Args:
+        vocabulary: other names for the data set's categories.
+
+    Raises:
+        UserInputError: boxes, by a protocol that has masks only.
+    """
+    vocabulary = vocabulary or data.vocabulary
+    if data.protocol is not ApProtocol.COCO and kind != "segm":
+        raise UserInputError(f"average precision by the {data.protocol} protocol: expected masks (segm), found {kind}")
+    match data.protocol:
+        case ApProtocol.COCO:
+            return AveragePrecision(vocabulary, seen, kind=kind)
+        case ApProtocol.LVIS:
+            return LvisPrecision(vocabulary, data.frequencies, seen)
+        case ApProtocol.CITYSCAPES:
+            return CityscapesPrecision(vocabulary, seen)
 
 
 def score_instance_files(
-    truth_path: str | Path, results_path: str | Path, *, kind: Literal["segm", "bbox"] = "segm", seen: Any = None
-) -> AveragePrecision:
-    """AP of a COCO results file against a COCO instances file.
+    data: InstanceData,
+    results_path: str | Path,
+    *,
+    kind: Literal["segm", "bbox"] = "segm",
+    seen: Any = None,
+) -> PrecisionMetric:
+    """Average precision of a COCO results file, by the protocol of the data set that holds the truth.
 
     Raises:
         UserInputError: a missing key, or an image or category that the truth doesn't have; names file and image.
     """
-    content = read_json(truth_path, "instances JSON")
-    vocabulary = read_categories(content, str(truth_path), all_things=True)
-    sizes, truth = read_instances(content, str(truth_path), vocabulary)
-    results = read_results(results_path, vocabulary, sizes, kind)
-    metric = AveragePrecision(vocabulary, seen, kind=kind)
-    for image_id, size in sizes.items():
-        metric.add(
-            ImageInstances(
-                image_id=image_id, size=size, truth=tuple(truth[image_id]), detections=tuple(results[image_id])
-            )
-        )
+    truth = {image.image_id: image for image in map(data.instances, range(len(data)))}
+    sizes = {image_id: image.size for image_id, image in truth.items()}
+    results = read_results(results_path, data.vocabulary, sizes, kind)
+    metric = precision_metric(data, seen, kind=kind)
+    for image_id, image in truth.items():
+        metric.add(ImageInstances(truth=image, detections=tuple(results[image_id])))
     return metric
-
-
-def read_instances(
-    content: Any, path: str, vocabulary: Vocabulary
-) -> tuple[dict[str, Size], dict[str, list[TrueInstance]]]:
-    """Size of every image, and the instances of each, of a COCO instances JSON."""
-    contiguous = {category.dataset_id: index for index, category in enumerate(vocabulary.categories)}
-    sizes: dict[str, Size] = {}
-    for position, entry in enumerate(require(content, "images", list, path)):
-        image_id = image_key(entry, "id", f"{path}: images[{position}]")
-        place = f"{path}: image {image_id!r}"
-        if image_id in sizes:
-            raise UserInputError(f"{place}: expected every image once, found it twice")
-        sizes[image_id] = (require(entry, "height", int, place), require(entry, "width", int, place))
-    truth: dict[str, list[TrueInstance]] = defaultdict(list)
-    for position, entry in enumerate(require(content, "annotations", list, path)):
-        place = f"{path}: annotations[{position}]"
-        image_id = _known_image(entry, sizes, place)
-        category_id = _known_category(entry, contiguous, place)
-        mask = to_rle(entry["segmentation"], sizes[image_id], place) if "segmentation" in entry else None
-        truth[image_id].append(
-            TrueInstance(
-                category_id=category_id,
-                mask=mask,
-                box=_box(entry, mask, place),
-                area=require(entry, "area", float, place),
-                is_crowd=bool(require(entry, "iscrowd", int, place)) if "iscrowd" in entry else False,
-            )
-        )
-    return sizes, truth
 
 
 def read_results(
@@ -93,56 +86,9 @@ def read_results(
         if kind == "segm":
             mask = to_rle(require(entry, "segmentation", dict, place), sizes[image_id], place)
         score = require(entry, "score", float, place)
-        box = _box(entry, mask, place)
+        box = read_box(entry, mask, place)
         results[image_id].append(DetectedInstance(category_id=category_id, mask=mask, box=box, score=score))
     return results
-
-
-def to_rle(segmentation: Any, size: Size, place: str) -> Rle:
-    """The mask of a COCO "segmentation": polygons, plain or compressed run lengths.
-
-    Raises:
-        UserInputError: none of these, or a mask of another size than its image.
-    """
-    height, width = size
-    counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
-    try:
-        if isinstance(segmentation, list) and segmentation and all(map(_is_polygon, segmentation)):
-            encoded = rle_tools.merge(rle_tools.frPyObjects(segmentation, height, width))
-        elif isinstance(counts, list):
-            encoded = rle_tools.frPyObjects(segmentation, height, width)
-        elif isinstance(counts, str):
-            encoded = {"size": list(segmentation["size"]), "counts": counts.encode()}
-        else:
-            raise TypeError(f"{segmentation!r:.60}")
-        found = (int(encoded["size"][0]), int(encoded["size"][1]))
-        pixels = int(rle_tools.area(encoded))
-    except (TypeError, KeyError, IndexError, ValueError, OverflowError) as error:
-        raise UserInputError(f"{place}: expected polygons or run lengths as segmentation, found {error}") from None
-    if found != size:
-        raise UserInputError(f"{place}: expected a mask of its image's size {size}, found {found}")
-    if pixels > height * width:
-        raise UserInputError(f"{place}: expected a mask of at most {height * width} pixels, found {pixels}")
-    return Rle(size=size, counts=encoded["counts"].decode())
-
-
-def _is_polygon(points: Any) -> bool:
-    return (
-        isinstance(points, list)
-        and len(points) >= 6
-        and len(points) % 2 == 0
-        and all(isinstance(number, int | float) for number in points)
-    )
-
-
-def _box(entry: Any, mask: Rle | None, place: str) -> Box:
-    if mask is not None and "bbox" not in entry:
-        return box_of(mask)
-    numbers = require(entry, "bbox", list, place)
-    if len(numbers) != 4 or not all(isinstance(number, int | float) for number in numbers):
-        raise UserInputError(f"{place}: expected 'bbox' to be [x, y, width, height], found {numbers!r:.60}")
-    x, y, width, height = (float(number) for number in numbers)
-    return x, y, width, height
 
 
 def _known_image(entry: Any, sizes: dict[str, Size], place: str) -> str:

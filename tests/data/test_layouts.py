@@ -11,7 +11,8 @@ from frozenseg.cli import main
 from frozenseg.data import decode_annotation, decode_image, encode_id_map
 from frozenseg.data.check import check_data
 from frozenseg.data.labels import decode_label_map, translate
-from frozenseg.data.layouts import LAYOUTS, expected_paths, open_dataset
+from frozenseg.data.layouts import expected_paths, open_dataset
+from frozenseg.data.releases import LAYOUTS
 from frozenseg.errors import MissingPathError, UserInputError
 
 from .coco_layout import CATEGORIES, id_map, png_bytes, write_coco
@@ -57,7 +58,7 @@ def test_cityscapes_semantic_and_panoptic(tmp_path: Path) -> None:
     picture(tmp_path / f"leftImg8bit/val/lindau/{stem}_leftImg8bit.png")
     labels(tmp_path / f"gtFine/val/lindau/{stem}_gtFine_labelIds.png", 0, 7, 26, 33)
     labels(tmp_path / f"gtFine/val/lindau/{stem}_gtFine_instanceIds.png", 1, 1)
-    assert found("cityscapes-semantic", tmp_path) == [(f"lindau-{stem}", ["road", "car", "bicycle"])]
+    assert found("cityscapes-semantic", tmp_path) == [(stem, ["road", "car", "bicycle"])]
 
     folder = tmp_path / "gtFine/cityscapes_panoptic_val"
     folder.mkdir()

@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from frozenseg.data.coco_instances import CocoInstances
+from frozenseg.data.rle import to_rle
 from frozenseg.errors import UserInputError
 from frozenseg.evaluation import (
     IGNORED,
@@ -20,7 +22,7 @@ from frozenseg.evaluation import (
     bootstrap_interval,
     semantic_labels,
 )
-from frozenseg.evaluation.instance_files import score_instance_files, to_rle
+from frozenseg.evaluation.instance_files import score_instance_files
 from frozenseg.types import Category, Instances, Vocabulary
 
 from .random_scenes import VOCABULARY, scene
@@ -145,10 +147,11 @@ def test_published_average_precision(shared_dir: Path, kind: str) -> None:
     text = (folder / "val2014_fake_eval_res.txt").read_text().split(f"type={kind}")[1].split("type=")[0]
     answers = [float(line.rsplit("=", 1)[1]) for line in text.splitlines() if "maxDets" in line]
     metric = score_instance_files(
-        folder / "instances_val2014_100.json",
+        CocoInstances(folder / "instances_val2014_100.json", ""),
         folder / f"instances_val2014_fake{kind}100_results.json",
         kind=kind,  # type: ignore[arg-type]
     )
+    assert isinstance(metric, AveragePrecision)
     s = metric.compute()
     found = (s.ap, s.ap50, s.ap75, s.ap_small, s.ap_medium, s.ap_large)
     recalls = (s.ar1, s.ar10, s.ar100, s.ar_small, s.ar_medium, s.ar_large)
@@ -214,7 +217,7 @@ def test_masks_that_are_none(segmentation: object, message: str) -> None:
 
 
 TRUTH = {
-    "images": [{"id": 1, "height": 10, "width": 10}],
+    "images": [{"id": 1, "file_name": "1.jpg", "height": 10, "width": 10}],
     "categories": [{"id": 3, "name": "cat"}],
     "annotations": [
         {"image_id": 1, "category_id": 3, "area": 4, "bbox": [0, 0, 2, 2], "segmentation": [[0, 0, 2, 0, 2, 2]]}
@@ -237,4 +240,4 @@ def test_results_that_do_not_fit(tmp_path: Path, results: object, message: str) 
     (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
     (tmp_path / "results.json").write_text(json.dumps(results))
     with pytest.raises(UserInputError, match=rf"results\.json: .*{message}"):
-        score_instance_files(tmp_path / "truth.json", tmp_path / "results.json", kind="bbox")
+        score_instance_files(CocoInstances(tmp_path / "truth.json", ""), tmp_path / "results.json", kind="bbox")

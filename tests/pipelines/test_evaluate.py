@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 
 import pipelines.evaluate
+from frozenseg.cli import main
 from frozenseg.data import CocoPanoptic, decode_annotation
 from frozenseg.errors import SkippedShareError, UserInputError
 from frozenseg.evaluation import PanopticQuality
 from frozenseg.model import build_model, save_model
 from frozenseg.types import Category, Vocabulary
-from pipelines.evaluate import DataSource, EvaluateOptions, card, evaluate, evaluated_vocabulary
+from pipelines.evaluate import EvaluateOptions, evaluate
+from pipelines.evaluation_data import DataSource, evaluated_vocabulary
+from pipelines.run_card import card
 from pipelines.segmenter_pool import PoolOptions, SegmenterSource, prefetched, slices
+from tests.data.releases import write_release
 from tests.model.tiny import tiny_spec
 
 HERE = PoolOptions(in_process=True)
@@ -137,3 +141,59 @@ def test_prefetching_keeps_order_and_errors() -> None:
     assert isinstance(found[3][1], UserInputError)
     assert [r for i, r in found if i != 3] == [i * i for i in range(20) if i != 3]
     assert [list(s) for s in slices(5, 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_predictions_are_files_that_score_the_same(
+    make_coco: Callable[..., CocoPanoptic], tiny_folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_coco(3)
+    out = tmp_path / "out"
+    source = SegmenterSource(model=tiny_folder)
+    report = evaluate(source, coco_source(data), EvaluateOptions(to=str(out), images_per_part=2), HERE)
+    truth = ["--truth", data.json_path, "--truth-dir", data.panoptic_dir]
+    files = ["--predictions", str(out / "predictions/panoptic.json"), "--predictions-dir"]
+    assert main(["score", "panoptic", *truth, *files, str(out / "predictions/panoptic"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["all"] == report["scores"]["panoptic"]["all"]
+    results = json.loads((out / "predictions/instances.json").read_text())
+    assert {entry["category_id"] for entry in results} <= {3, 9}
+    assert all(isinstance(entry["image_id"], int) for entry in results)
+    run = json.loads((out / "metrics.json").read_text())["run"]
+    assert {"model", "data", "vocabulary", "vocabulary name", "options", "code"} <= run.keys()
+    assert f"| data | {run['data']} |" in (out / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("own-semantic", {"semantic", "proposals"}),
+        ("own-instances", {"instances"}),
+        ("lvis", {"instances"}),
+        ("cityscapes-instances", {"instances"}),
+        ("ade20k-panoptic", {"panoptic", "semantic", "instances", "proposals"}),
+    ],
+)
+def test_named_data_sets(tiny_folder: str, tmp_path: Path, name: str, metrics: set[str]) -> None:
+    """Every kind of truth: what is scored is what it allows, and a rerun gives the same."""
+    root, out = tmp_path / "data", tmp_path / "out"
+    write_release(name, root)
+    source = SegmenterSource(model=tiny_folder)
+    data = DataSource.chosen("", name, str(root), "")
+    options = EvaluateOptions(to=str(out), options={"shortest_side": 32, "longest_side": 64})
+    report = evaluate(source, data, options, HERE)
+    assert report["scores"].keys() == metrics
+    assert (out / "predictions/instances.json").exists() is ("instances" in metrics)
+    assert (out / "predictions/panoptic.json").exists() is ("semantic" in metrics)
+    assert json.dumps(evaluate(source, data, options, HERE)["scores"]) == json.dumps(report["scores"])
+
+
+def test_the_published_settings_of_a_data_set() -> None:
+    assert DataSource(dataset="cityscapes-panoptic").published_options() == {
+        "shortest_side": 1024,
+        "longest_side": 2560,
+    }
+    assert DataSource(dataset="bdd100k-panoptic").published_options() == {"object_threshold": 0.4}
+    assert DataSource(dataset="ade20k-panoptic").published_options() == {}
+    with pytest.raises(UserInputError, match="expected --data ADDRESS or --dataset NAME --root DIR, found both"):
+        DataSource.chosen("a", "lvis", "b", "")
+    with pytest.raises(UserInputError, match="--dataset lvis: expected --root"):
+        DataSource.chosen("", "lvis", "", "")
