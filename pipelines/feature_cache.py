@@ -78,7 +78,7 @@ class FeatureCache:
         """The entries' names for image columns: IMAGE [B,3,H,W] uint8 and VALID_SIZE [B,2]."""
         names = []
         for image, valid_size in zip(columns[IMAGE], columns[VALID_SIZE], strict=True):
-            digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=20)
+            digest = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=20)
             digest.update(repr((image.shape, tuple(int(side) for side in valid_size))).encode())
             key = digest.hexdigest()
             names.append(f"{self.folder}/{key[:2]}/{key}")
