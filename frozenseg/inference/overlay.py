@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from torch import Tensor
 
+from frozenseg.inference.fonts import Font, font_for
 from frozenseg.inference.palette import VOID_COLOR, Color, category_colors, instance_color
 from frozenseg.types import Instances, SegmentationOutput, Vocabulary
 
@@ -26,8 +27,6 @@ _LARGEST_DRAWN_SIDE = 2000
 _PAPER = (255, 255, 255)
 _INK = (25, 25, 25)
 _ALARM = (190, 20, 20)
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,9 +104,11 @@ def _draw(image: Tensor, regions: Sequence[Region], vocabulary: Vocabulary, noti
         if region.category >= 0:
             picture[_outline(mask, max(1, round(min(size) / 400)))] = 255.0
     canvas = Image.fromarray(picture.round().astype(np.uint8))
-    font = ImageFont.load_default(size=max(11, round(min(max(size), 1400) / 55)))
+    legend = _legend(regions, vocabulary)
+    texts = [text for _, text in legend] + [region.label for region in regions] + [notice]
+    font = font_for(texts, size=max(11, round(min(max(size), 1400) / 55)))
     _write_names(canvas, regions, masks, font)
-    return _frame(canvas, _legend(regions, vocabulary), notice, font)
+    return _frame(canvas, legend, notice, font)
 
 
 def _scale(height: int, width: int) -> float:
