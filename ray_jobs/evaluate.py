@@ -7,6 +7,7 @@ python ray_jobs/evaluate.py --model runs/coco/model --dataset ade20k-panoptic --
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ class Arguments:
     """of that data set; by default its validation split"""
     predictions: bool = True
     """write predictions/ in COCO panoptic and COCO results format"""
+    config: Path | None = None
+    """a row of configs/reproduce/, in place of --dataset, --split, --vocabulary and --openseg"""
+    vocabularies: str = ""
+    """folder of the vocabulary files that such a row names"""
     vocabulary: str = ""
     """names by which the model is asked: a published name, a file or text; the data set's own when empty"""
     random_encoders: bool = False
@@ -64,9 +69,12 @@ def run(arguments: Arguments) -> None:
     from frozenseg.data.files import absolute
     from pipelines.evaluate import EvaluateOptions, check, evaluate
     from pipelines.evaluation_data import DataSource
+    from pipelines.evaluation_row import row_arguments
     from pipelines.run_card import card
     from pipelines.segmenter_pool import PoolOptions, SegmenterSource
 
+    if arguments.config is not None:
+        arguments = dataclasses.replace(arguments, **row_arguments(arguments.config, arguments.vocabularies))
     source = SegmenterSource(
         model=arguments.model if arguments.model == "miniature" else absolute(arguments.model),
         device=arguments.device,
