@@ -16,6 +16,8 @@ from frozenseg.vocabulary import load_vocabulary
 from pipelines.shard import fingerprint
 from shards import MANIFEST_NAME, ShardReader, Storage
 
+MAX_RENAMED_SHARE = 0.1
+"""Of the categories that may have new names only: the published lists call a light "lamp" and a road "street"."""
 TruthData = ShardReader | SegmentationData
 
 
@@ -116,7 +118,7 @@ def evaluated_vocabulary(truth: Vocabulary, wanted: str) -> Vocabulary:
     What a category is (thing or stuff, its id) is the truth's to say.
 
     Raises:
-        UserInputError: another number of categories, or a category with another id or without a common name.
+        UserInputError: another number of categories, or too many with neither the id nor a name in common.
     """
     if not wanted:
         return truth
@@ -125,12 +127,12 @@ def evaluated_vocabulary(truth: Vocabulary, wanted: str) -> Vocabulary:
         raise UserInputError(
             f"vocabulary {vocabulary.name!r}: expected the data set's {len(truth)} categories, found {len(vocabulary)}"
         )
-    categories = []
+    categories, strangers = [], []
     for position, (ours, theirs) in enumerate(zip(truth.categories, vocabulary.categories, strict=True)):
         same_id = ours.dataset_id is not None and ours.dataset_id == theirs.dataset_id
         if not same_id and not set(ours.names) & set(theirs.names):
-            raise UserInputError(
-                f"vocabulary {vocabulary.name!r}: expected {ours.name!r} as category {position}, found {theirs.name!r}"
-            )
+            strangers.append(f"expected {ours.name!r} as category {position}, found {theirs.name!r}")
         categories.append(dataclasses.replace(ours, name=theirs.name, synonyms=theirs.synonyms))
+    if len(strangers) > len(truth) * MAX_RENAMED_SHARE:
+        raise UserInputError(f"vocabulary {vocabulary.name!r}: {strangers[0]}")
     return Vocabulary(categories=tuple(categories), name=vocabulary.name)

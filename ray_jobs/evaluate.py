@@ -7,6 +7,7 @@ python ray_jobs/evaluate.py --model runs/coco/model --dataset ade20k-panoptic --
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ class Arguments(SegmenterArguments):
     """of that data set; by default its validation split"""
     predictions: bool = True
     """write predictions/ in COCO panoptic and COCO results format"""
+    config: Path | None = None
+    """a row of configs/reproduce/, in place of --dataset, --split, --vocabulary and --openseg"""
+    vocabularies: str = ""
+    """folder of the vocabulary files that such a row names"""
     vocabulary: str = ""
     """names by which the model is asked: a published name, a file or text; the data set's own when empty"""
     untrained: bool = False
@@ -49,8 +54,11 @@ class Arguments(SegmenterArguments):
 def run(arguments: Arguments) -> None:
     from pipelines.evaluate import EvaluateOptions, check, evaluate
     from pipelines.evaluation_data import DataSource
+    from pipelines.evaluation_row import row_arguments
     from pipelines.run_card import card
 
+    if arguments.config is not None:
+        arguments = dataclasses.replace(arguments, **row_arguments(arguments.config, arguments.vocabularies))
     source = arguments.source(untrained=arguments.untrained)
     options = EvaluateOptions(
         to=arguments.to,

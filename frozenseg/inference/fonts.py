@@ -56,14 +56,16 @@ def _font_path(characters: frozenset[str]) -> str | None:
 
 
 def system_fonts() -> list[Path]:
-    """Font files where the operating system keeps them, in a fixed order."""
+    """Font files where the operating system keeps them, in a fixed order, upright regular ones first."""
     home = Path.home()
     folders = {
         "darwin": [home / "Library/Fonts", Path("/Library/Fonts"), Path("/System/Library/Fonts")],
         "win32": [Path(os.environ.get("WINDIR", "C:/Windows")) / "Fonts"],
     }.get(sys.platform, [home / ".local/share/fonts", home / ".fonts", Path("/usr/share/fonts")])
+    found = [path for folder in folders if folder.is_dir() for path in folder.rglob("*")]
     return sorted(
-        path for folder in folders if folder.is_dir() for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES
+        (path for path in found if path.suffix.lower() in _SUFFIXES),
+        key=lambda path: (any(style in path.stem for style in ("Bold", "Italic", "Oblique")), path),
     )
 
 

@@ -12,12 +12,16 @@ import pytest
 import pipelines.evaluate
 from frozenseg.cli import main
 from frozenseg.data import CocoPanoptic, decode_annotation
+from frozenseg.data.layout import InstanceLayout
+from frozenseg.data.layouts import layout_of
 from frozenseg.errors import SkippedShareError, UserInputError
 from frozenseg.evaluation import PanopticQuality
 from frozenseg.model import build_model, save_model
 from frozenseg.types import Category, Vocabulary
+from frozenseg.vocabulary import published_vocabulary
 from pipelines.evaluate import EvaluateOptions, evaluate
 from pipelines.evaluation_data import DataSource, evaluated_vocabulary
+from pipelines.evaluation_row import row_arguments
 from pipelines.run_card import card
 from pipelines.segmenter_pool import PoolOptions, SegmenterSource, prefetched, slices
 from tests.data.releases import write_release
@@ -197,3 +201,23 @@ def test_the_published_settings_of_a_data_set() -> None:
         DataSource.chosen("a", "lvis", "b", "")
     with pytest.raises(UserInputError, match="--dataset lvis: expected --root"):
         DataSource.chosen("", "lvis", "", "")
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/reproduce").glob("*.toml")), ids=lambda path: path.stem)
+def test_rows_of_the_paper_name_what_exists(path: Path) -> None:
+    found = row_arguments(path, "folder")
+    assert layout_of(found["dataset"]).name == found["dataset"]
+    assert path.stem == found["dataset"] + ("" if found["openseg"] else "-no-ensemble")
+    assert found["vocabulary"] == "" or found["vocabulary"].startswith("folder/")
+    assert f"`{path.stem}`" in Path("docs/reproduce.md").read_text()
+
+
+@pytest.mark.shared
+def test_published_vocabularies_mean_the_data_sets_categories(shared_dir: Path) -> None:
+    for path in sorted(Path("configs/reproduce").glob("*.toml")):
+        row = row_arguments(path, str(shared_dir / "vocabularies"))
+        layout = layout_of(row["dataset"])
+        if row["vocabulary"] and not isinstance(layout, InstanceLayout):
+            truth = published_vocabulary(layout.vocabulary)
+            asked = evaluated_vocabulary(truth, row["vocabulary"])
+            assert [c.is_thing for c in asked.categories] == [c.is_thing for c in truth.categories], path.stem
