@@ -49,7 +49,7 @@ def list_tar(address: str, suffixes: Sequence[str]) -> Iterator[tuple[str, int, 
 def _files(tar: tarfile.TarFile, suffixes: tuple[str, ...]) -> Iterator[tarfile.TarInfo]:
     for member in tar:
         # Otherwise the headers of the whole tar stay in memory.
-        tar.members.clear()
+        tar.members.clear()  # type: ignore[attr-defined]  # typeshed does not know it
         if member.isreg() and not member.issparse() and member.name.lower().endswith(suffixes):
             yield member
 

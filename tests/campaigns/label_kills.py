@@ -104,9 +104,10 @@ class Run:
 
     def descendants(self) -> list[psutil.Process]:
         try:
-            return psutil.Process(self.process.pid).children(recursive=True)
+            found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+        return found
 
     def kill(self, victim: str, dice: random.Random) -> bool:
         """True when there was such a process to kill. What dies with the driver is swept away with it."""

@@ -181,7 +181,9 @@ def test_the_sheet_in_a_browser(tmp_path: Path) -> None:
         browser.find_elements("css selector", "#sheet button")[0].click()
         assert browser.find_element("id", "detail").text.count("</script><b>odd & bold</b>") <= 6
         assert len(browser.find_elements("css selector", "#detail-segments tr")) == 6
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+        assert [
+            entry for entry in browser.execute("getLog", {"type": "browser"})["value"] if entry["level"] == "SEVERE"
+        ] == []
 
 
 def test_a_sample_comes_back_and_is_held_against_the_labels(labelled: Path, tmp_path: Path) -> None:
