@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,10 @@ def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(shards: Path, tmp
     config.write_text(to_toml(dataclasses.replace(small, workers=workers)))
     script = Path(__file__).with_name("two_nodes_script.py")
     command = [sys.executable, str(script), str(config), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=os.environ | QUIET)
+    # Ray's folder must be short: the paths of unix sockets below it may have 107 characters at most.
+    with tempfile.TemporaryDirectory(prefix="fs-nodes-", ignore_cleanup_errors=True) as folder:
+        environment = os.environ | QUIET | {"RAY_TMPDIR": folder}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "node killed" in done.stdout
     assert len(losses(tmp_path / "run")) == 10
