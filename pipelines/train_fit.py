@@ -94,7 +94,7 @@ def what_was_lost(error: Any) -> str:
     if not failures:
         return next(iter(str(error).splitlines()), type(error).__name__)
     ranks = ", ".join(str(rank) for rank in sorted(failures))
-    gone = [failure for failure in failures.values() if isinstance(failure, RayActorError)]
+    gone: list[Exception] = [failure for failure in failures.values() if isinstance(failure, RayActorError)]
     reason = (gone or list(failures.values()))[0]
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()] or ["no reason given"]
     # Ray says first that an actor is gone, and then where; a traceback ends with what was raised.

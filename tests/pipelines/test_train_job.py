@@ -16,6 +16,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from frozenseg import load
 from frozenseg.config import to_toml
 from pipelines.train_config import TrainConfig
+from shards import ShardReader
 from tests.campaigns.train_kills import losses, whole_epochs
 from tests.pipelines.local_head import RAY, Head, local_head
 from tests.pipelines.small_run import CHECKOUT, NUM_SCENES, make_shards, small_config
@@ -71,6 +72,20 @@ def test_the_job_runs_as_a_python_command_and_goes_on_as_an_executable(shards: P
         assert "going on from step 3" in second
     assert len(losses(storage / "run")) == 5
     assert load(storage / "run" / "model").model.spec.name == "miniature"
+
+
+@pytest.mark.slow
+def test_without_a_config_the_miniature_is_planned_on_a_world_of_its_own(tmp_path: Path) -> None:
+    """As an executable, as `ray job submit -- ray_jobs/train.py` starts it."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | QUIET | {"PATH": path, "FROZENSEG_STORAGE": str(tmp_path)}
+    command = ["ray_jobs/train.py", "--dry-run", "--images-per-second", "8"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "no --config: training the miniature (miniature.toml)" in done.stdout
+    assert "miniature: 400 samples of" in done.stdout
+    assert "time: 0.1 hours for the whole run at 8.0 images/s, as given" in done.stdout
+    assert len(ShardReader(tmp_path / "runs" / "demo" / "shards")) == 400
 
 
 @pytest.mark.slow
