@@ -87,11 +87,15 @@ def raise_mistakes(error: Any) -> None:
 
 
 def what_was_lost(error: Any) -> str:
-    """One line: which workers, and the first reason."""
+    """One line: which workers, and why. One that is gone says more than one that noticed that it is."""
+    from ray.exceptions import RayActorError
+
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     if not failures:
         return next(iter(str(error).splitlines()), type(error).__name__)
     ranks = ", ".join(str(rank) for rank in sorted(failures))
-    first = failures[min(failures)]
-    lines = [line.strip() for line in str(first).splitlines() if line.strip()]
-    return f"worker {ranks} was lost ({type(first).__name__}: {lines[-1] if lines else 'no reason given'})"
+    gone: list[Exception] = [failure for failure in failures.values() if isinstance(failure, RayActorError)]
+    reason = (gone or list(failures.values()))[0]
+    lines = [line.strip() for line in str(reason).splitlines() if line.strip()] or ["no reason given"]
+    # Ray says first that an actor is gone, and then where; a traceback ends with what was raised.
+    return f"lost worker {ranks} ({type(reason).__name__}: {lines[0 if gone else -1]})"

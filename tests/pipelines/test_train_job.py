@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from frozenseg import load
 from frozenseg.config import to_toml
 from pipelines.train_config import TrainConfig
+from shards import ShardReader
 from tests.campaigns.train_kills import losses, whole_epochs
 from tests.pipelines.local_head import RAY, Head, local_head
 from tests.pipelines.small_run import CHECKOUT, NUM_SCENES, make_shards, small_config
@@ -73,6 +75,20 @@ def test_the_job_runs_as_a_python_command_and_goes_on_as_an_executable(shards: P
 
 
 @pytest.mark.slow
+def test_without_a_config_the_miniature_is_planned_on_a_world_of_its_own(tmp_path: Path) -> None:
+    """As an executable, as `ray job submit -- ray_jobs/train.py` starts it."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | QUIET | {"PATH": path, "FROZENSEG_STORAGE": str(tmp_path)}
+    command = ["ray_jobs/train.py", "--dry-run", "--images-per-second", "8"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "no --config: training the miniature (miniature.toml)" in done.stdout
+    assert "miniature: 400 samples of" in done.stdout
+    assert "time: 0.1 hours for the whole run at 8.0 images/s, as given" in done.stdout
+    assert len(ShardReader(tmp_path / "runs" / "demo" / "shards")) == 400
+
+
+@pytest.mark.slow
 def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(shards: Path, tmp_path: Path) -> None:
     """Two workers on two nodes: one node is killed, and the elastic group goes on as one worker."""
     config = tmp_path / "config.toml"
@@ -81,7 +97,10 @@ def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(shards: Path, tmp
     config.write_text(to_toml(dataclasses.replace(small, workers=workers)))
     script = Path(__file__).with_name("two_nodes_script.py")
     command = [sys.executable, str(script), str(config), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=os.environ | QUIET)
+    # Ray's folder must be short: the paths of unix sockets below it may have 107 characters at most.
+    with tempfile.TemporaryDirectory(prefix="fs-nodes-", ignore_cleanup_errors=True) as folder:
+        environment = os.environ | QUIET | {"RAY_TMPDIR": folder}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "node killed" in done.stdout
     assert len(losses(tmp_path / "run")) == 10

@@ -57,7 +57,7 @@ def test_a_killed_encoder_and_a_killed_worker_leave_no_trace(
     killer.start()
     train(dataclasses.replace(config, output=str(tmp_path / "broken")))
     killer.join()
-    assert "train: worker 0 was lost" in capfd.readouterr().err
+    assert "train: lost worker 0" in capfd.readouterr().err
     assert losses(tmp_path / "broken") == losses(tmp_path / "unbroken")
     assert whole_epochs(tmp_path / "broken", NUM_SCENES) == whole_epochs(tmp_path / "unbroken", NUM_SCENES) == 3
 
