@@ -183,7 +183,7 @@ def run_parts(
         ),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
-        max_concurrency=pool.parts_at_once,
+        ray_remote_args_fn=(lambda: {"max_concurrency": pool.parts_at_once}) if pool.parts_at_once > 1 else None,
     )
     for row in results.iter_rows():
         yield json.loads(row["result"])

@@ -46,7 +46,8 @@ def run(arguments: Arguments) -> None:
     if arguments.config is None:
         print(f"no --config: training the miniature ({MINIATURE_CONFIG.name})", flush=True)
     config = on_storage(override(load_train_config(arguments.config or MINIATURE_CONFIG), arguments.changes))
-    if arguments.config is None and not Storage(config.shards).exists(MANIFEST_NAME):
+    its_own_world = arguments.config is None and arguments.changes.shards is None
+    if its_own_world and not Storage(config.shards).exists(MANIFEST_NAME):
         print(f"no shard set at {config.shards}: making the miniature world", flush=True)
         write_miniature_shards(config.shards)
     # Everything that needs no model first: a mistake then costs a second.

@@ -92,11 +92,11 @@ def test_relative_addresses_lie_on_the_storage_and_a_job_must_have_one(monkeypat
     config = load_train_config(CONFIGS / "miniature.toml")
     assert on_storage(config) == config
     monkeypatch.setenv(JOB_VARIABLE, "{}")
-    with pytest.raises(UserInputError, match=r"output 'runs/demo/train' is relative.*FROZENSEG_STORAGE"):
+    with pytest.raises(UserInputError, match=r"output 'runs/miniature' is relative.*FROZENSEG_STORAGE"):
         on_storage(config)
     monkeypatch.setenv(STORAGE_VARIABLE, "/storage")
     found = on_storage(override(config, Overrides(shards="s3://bucket/shards")))
-    assert (found.shards, found.output) == ("s3://bucket/shards", "/storage/runs/demo/train")
+    assert (found.shards, found.output) == ("s3://bucket/shards", "/storage/runs/miniature")
 
 
 def test_local_paths_are_made_absolute_for_workers_that_run_elsewhere() -> None:

@@ -85,7 +85,7 @@ def test_without_a_config_the_miniature_is_planned_on_a_world_of_its_own(tmp_pat
     assert "no --config: training the miniature (miniature.toml)" in done.stdout
     assert "miniature: 400 samples of" in done.stdout
     assert "time: 0.1 hours for the whole run at 8.0 images/s, as given" in done.stdout
-    assert len(ShardReader(tmp_path / "runs" / "demo" / "shards")) == 400
+    assert len(ShardReader(tmp_path / "runs" / "miniature" / "shards")) == 400
 
 
 @pytest.mark.slow
