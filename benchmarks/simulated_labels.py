@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from frozenseg.inference.files import coco_categories
 from frozenseg.types import Segment
 from frozenseg.vocabulary import load_vocabulary
-from pipelines.labeling.formats import write_part
-from pipelines.labeling.labelled import ImageQuality, LabelledImage, PackedMap
+from pipelines.labeling.labelled import ImageQuality, LabelledImage, PackedMap, part_name
 from pipelines.labeling.options import LabelOptions
 from pipelines.labeling.quality import write_quality
 from pipelines.segmenter_pool import PartStore, SegmenterSource
@@ -33,41 +34,63 @@ class SleepingActor:
 
 
 class WritingActor:
-    """Writes a part as the real actor does, but for PNGs, with invented segments and without looking at an image."""
+    """Writes what the driver reads in the end, a part's COCO JSON, quality and record, with invented segments; no image
+    is looked at and no PNG written."""
 
     def __init__(self, segmenter: SegmenterSource, options: LabelOptions, to: str) -> None:
-        self.notice = segmenter.notice()
-        self.vocabulary = load_vocabulary(options.vocabulary)
-        self.options, self.store = options, PartStore(to)
-        ids = np.zeros(_SIZE, dtype=np.int32)
-        ids[:4], ids[4:, 4:] = 1, 2
-        self.ids = PackedMap.of(ids)
+        self.info = {"description": "invented", "notice": segmenter.notice()}
+        self.categories = coco_categories(load_vocabulary(options.vocabulary))
+        self.store = PartStore(to)
         self.segments = (
             Segment(id=1, category_id=0, is_thing=True, score=0.75, area=32),
             Segment(id=2, category_id=1, is_thing=True, score=0.5, area=16),
         )
+        self.segment_ids = PackedMap.of(np.zeros(_SIZE, dtype=np.int32))
         buffer = io.BytesIO()
         Image.new("RGB", (96, 72), (90, 120, 60)).save(buffer, "WEBP")
         self.thumbnail = buffer.getvalue()
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        images = [
-            LabelledImage(
-                number=number,
-                image_id=reference["image_id"],
-                file_name=reference["file_name"],
-                address=reference["address"],
-                image_bytes=b"",
-                size=_SIZE,
-                segment_ids=self.ids,
-                segments=self.segments,
-                quality=ImageQuality(entropy=(number * 0.6180339887) % 1, disagreement=None, num_dropped=0),
-                thumbnail=self.thumbnail,
-            )
-            for number, reference in enumerate(part["images"], part["first"] + 1)
-        ]
         storage, number = self.store.storage, part["number"]
-        write_part(storage, self.options.formats, number, images, self.vocabulary, self.notice)
+        images = [self._image(n, reference) for n, reference in enumerate(part["images"], part["first"] + 1)]
+        content = {
+            "info": self.info,
+            "images": [{"id": i.number, "file_name": i.file_name, "height": 480, "width": 640} for i in images],
+            "annotations": [
+                {
+                    "image_id": i.number,
+                    "file_name": f"{part_name(number)}/{i.image_id}.png",
+                    "segments_info": [
+                        {
+                            "id": s.id,
+                            "category_id": 1,
+                            "iscrowd": 0,
+                            "area": s.area,
+                            "bbox": [0, 0, 8, 8],
+                            "score": s.score,
+                        }
+                        for s in i.segments
+                    ],
+                }
+                for i in images
+            ],
+            "categories": self.categories,
+        }
+        storage.write_bytes(f"coco-panoptic/{part_name(number)}.json", json.dumps(content).encode())
         write_quality(storage, number, images)
         self.store.write(number, {"image_ids": [image.image_id for image in images], "errors": []})
         return {"num_labelled": len(images), "num_errors": 0, "reasons": []}
+
+    def _image(self, number: int, reference: dict[str, Any]) -> LabelledImage:
+        return LabelledImage(
+            number=number,
+            image_id=reference["image_id"],
+            file_name=reference["file_name"],
+            address=reference["address"],
+            image_bytes=b"",
+            size=_SIZE,
+            segment_ids=self.segment_ids,
+            segments=self.segments,
+            quality=ImageQuality(entropy=(number * 0.6180339887) % 1, disagreement=None, num_dropped=0),
+            thumbnail=self.thumbnail,
+        )
