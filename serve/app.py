@@ -64,7 +64,7 @@ def _options(scaling: Scaling, max_ongoing: int, surge_percent: int, default_tar
         "max_ongoing_requests": max_ongoing,
         "max_surge_percent": surge_percent,
         "graceful_shutdown_timeout_s": 30.0,
-        "health_check_period_s": 30.0,
+        "health_check_period_s": 10.0,
         "health_check_timeout_s": 60.0,
         # One line a request is enough, and that is the guard's own.
         "logging_config": LoggingConfig(enable_access_log=False),

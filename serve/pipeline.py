@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from ray.exceptions import RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from frozenseg.errors import UserInputError
@@ -78,7 +78,8 @@ class SegmentPipeline:
                 raise _unavailable("the server is busy") from error
             except OtherModelError:
                 await asyncio.sleep(RETRY_WAIT_S)
-            except (RayActorError, DeploymentUnavailableError):
+            except (RayActorError, RayServeException):
+                # Serve's own exception stands for a part that died before it had made what the next one waits for.
                 attempt += 1
                 await asyncio.sleep(RETRY_WAIT_S * attempt)
         raise _unavailable("no replica answered")
@@ -94,7 +95,7 @@ class SegmentPipeline:
             waiting.append(cast("Awaitable[object]", self._sam_masks.check_health.remote()))
         try:
             await asyncio.gather(*waiting)
-        except (RayActorError, RayTaskError, DeploymentUnavailableError, BackPressureError) as error:
+        except (RayActorError, RayTaskError, RayServeException) as error:
             raise _unavailable("a part of the model does not answer") from error
 
 
