@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frozenseg.data import decode_annotation, decode_image
+from frozenseg.data.dataset import Task
 from frozenseg.errors import UserInputError
 from frozenseg.inference.overlay import draw_panoptic
 from frozenseg.inference.segmenter import Segmenter
 from frozenseg.model import ModelSpec, build_model
 from frozenseg.model.build import RandomWeightsWarning
 from frozenseg.training import Writer
-from pipelines.evaluate import Metrics
+from pipelines.evaluation_metrics import Metrics, Results
 from pipelines.train_config import TrainConfig
 from shards import ShardReader
 
@@ -60,15 +61,15 @@ class Validator:
         vocabulary = reader.manifest.vocabulary
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             self._segmenter.model.decoder.load_state_dict(dict(parameters))
-            metrics = Metrics(vocabulary, self._segmenter.model.seen(vocabulary))
+            metrics = Metrics(vocabulary, self._segmenter.model.seen(vocabulary), Task.PANOPTIC)
             pictures: dict[str, NDArray[np.uint8]] = {}
             for index in range(min(len(reader), section.limit)):
                 sample = reader[index]
                 image = decode_image(sample.image_bytes, sample.image_id, file_name=sample.file_name)
-                prediction = self._segmenter.predict_batch([image], vocabulary)[0]
-                metrics.update(prediction, decode_annotation(sample), sample.image_id)
+                results = Results(self._segmenter.predict_batch([image], vocabulary)[0])
+                metrics.update(results, decode_annotation(sample), sample.image_id)
                 if index < section.pictures:
-                    drawn = draw_panoptic(image.image, prediction.panoptic(), vocabulary, self._segmenter.notice)
+                    drawn = draw_panoptic(image.image, results.panoptic, vocabulary, self._segmenter.notice)
                     pictures[sample.image_id] = np.asarray(drawn)
         scores = named_scores(metrics)
         if section.select is not None and section.select not in scores:
@@ -80,7 +81,10 @@ class Validator:
 
 
 def named_scores(metrics: Metrics) -> dict[str, float]:
-    """PQ, mIoU and AP over all, seen and unseen categories; what has no category is left out."""
+    """PQ, mIoU and AP over all, seen and unseen categories of panoptic truth; what has no category is left out."""
+    assert metrics.panoptic is not None
+    assert metrics.semantic is not None
+    assert metrics.instances is not None
     panoptic, semantic, instances = metrics.panoptic.compute(), metrics.semantic.compute(), metrics.instances.compute()
     seen, unseen = (None if part is None else part.pq for part in (panoptic.seen, panoptic.unseen))
     found = {
