@@ -226,6 +226,7 @@ def _report(
             for metric, groups in metrics.intervals(options.seed).items()
         },
         "scores": metrics.scores(),
+        "recall_curves": metrics.recall_curves(),
         "skipped": skipped,
         "seconds_in_actors": round(seconds, 2),
     }

@@ -27,6 +27,8 @@ from frozenseg.types import Instances, PanopticAnnotation, SegmentationOutput, V
 
 Group = Literal["all", "seen", "unseen"]
 GROUPS: tuple[Group, ...] = ("all", "seen", "unseen")
+CURVE_THRESHOLDS = tuple(number / 40 for number in range(20, 40))
+"""IoU 0.5 to 0.975."""
 
 
 class Results:
@@ -129,6 +131,18 @@ class Metrics:
         """Everything the metrics say, as plain data."""
         pairs = (*self._counting(), *([("instances", self.instances)] if self.instances else []))
         return {name: dataclasses.asdict(metric.compute()) for name, metric in pairs}
+
+    def recall_curves(self) -> dict[str, dict[str, list[float]]]:
+        """Recall of mask proposals over a fine grid of IoU, for seen and unseen categories."""
+        if not self.proposals:
+            return {}
+        found = self.proposals.compute(CURVE_THRESHOLDS)
+        groups = (("all", found.all), ("seen", found.seen), ("unseen", found.unseen))
+        return {
+            name: {"thresholds": list(recall.thresholds), "recall": list(recall.recall)}
+            for name, recall in groups
+            if recall is not None
+        }
 
     def num_images(self) -> int:
         metric = self.semantic or self.instances

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 import pipelines.shard
-from frozenseg.data import CocoPanoptic
+from frozenseg.data import CocoPanoptic, decode_annotation
+from frozenseg.data.layouts import open_dataset
 from frozenseg.errors import SkippedShareError, UserInputError
 from pipelines.shard import ShardJob, ShardOptions, ShardResult, shard_coco, write_job
 from shards import ShardReader
 from shards.__main__ import check
+from tests.data.releases import write_release
 
 MakeCoco = Callable[..., CocoPanoptic]
 
@@ -144,3 +147,17 @@ def test_the_size_target_decides_how_many_samples_a_tar_holds(
     manifest = shard_coco(source, ShardOptions(to=str(tmp_path / "out"), shard_bytes=20_000)).manifest
     assert len(manifest.files) > 1
     assert all(8_000 < file.num_bytes < 32_000 for file in manifest.files)
+
+
+@pytest.mark.parametrize("name", ["own-semantic", "own-instances", "cityscapes-instances", "ade20k-panoptic"])
+def test_named_data_sets_travel_and_become_shards(tmp_path: Path, in_process: list[str], name: str) -> None:
+    write_release(name, tmp_path / "data")
+    source = pickle.loads(pickle.dumps(open_dataset(name, tmp_path / "data")))
+    shard_coco(source, ShardOptions(to=str(tmp_path / "out")))
+    assert check(str(tmp_path / "out")) == 0
+    reader = ShardReader(str(tmp_path / "out"))
+    assert reader.manifest.vocabulary.content_hash == source.vocabulary.content_hash
+    stored, sample = decode_annotation(reader[0]), decode_annotation(source[0])
+    assert stored.segments == sample.segments
+    assert (stored.segment_ids == sample.segment_ids).all()
+    assert shard_coco(source, ShardOptions(to=str(tmp_path / "out"))).num_written == 0
