@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.simulated_labels import SleepingActor, WritingActor
@@ -85,8 +86,9 @@ def scaling(workers: int, seconds_per_part: float, rounds: int, threads: int) ->
     }
 
 
-def memory(count: int, images_per_part: int) -> dict[str, float]:
-    """Largest resident memory of this process, the driver, in GB, for a corpus of invented names."""
+def memory(count: int, images_per_part: int, *, with_ray: bool) -> dict[str, float]:
+    """Largest resident memory of this process, the driver, in GB, for a corpus of invented names. Without Ray the parts
+    are written here, too."""
     references = [
         ImageReference(
             image_id=f"album{i // 1000:05d}-photo{i:08d}",
@@ -96,9 +98,13 @@ def memory(count: int, images_per_part: int) -> dict[str, float]:
         for i in range(count)
     ]
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as to, ray_session.session([Need(name="a")], RayOptions(dashboard=False)):
+    with ExitStack() as stack:
+        to = stack.enter_context(tempfile.TemporaryDirectory())
+        if with_ray:
+            stack.enter_context(ray_session.session([Need(name="a")], RayOptions(dashboard=False)))
         options = LabelOptions(to=to, vocabulary=VOCABULARY, images_per_part=images_per_part)
-        label(SegmenterSource(model="miniature"), references, options, PoolOptions(), actor=WritingActor)
+        pool = PoolOptions(in_process=not with_ray)
+        label(SegmenterSource(model="miniature"), references, options, pool, actor=WritingActor)
         merged = (Path(to) / "coco-panoptic" / "panoptic.json").stat().st_size / 1e9
         review = (Path(to) / "review.html").stat().st_size / 1e9
     return {
@@ -118,6 +124,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds-per-part", type=float, default=6.4)
+    parser.add_argument("--no-ray", action="store_true", help="memory: the actor in this process")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--images-per-part", type=int, default=64)
     arguments = parser.parse_args()
@@ -126,7 +133,7 @@ def main() -> int:
         case "rate":
             results.append(rate(arguments.folder, arguments.images, arguments.rounds))
         case "memory":
-            results.append(memory(arguments.images, arguments.images_per_part))
+            results.append(memory(arguments.images, arguments.images_per_part, with_ray=not arguments.no_ray))
         case "scaling":
             with ray_session.session([Need(name="a")], RayOptions(dashboard=False, num_cpus=8)):
                 for workers in arguments.workers:

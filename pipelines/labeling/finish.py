@@ -36,7 +36,7 @@ def finish(store: PartStore, num_parts: int, vocabulary: Vocabulary, options: La
         merge(storage, name, numbers, vocabulary)
     if "webdataset" in options.formats:
         _write_shard_manifest(storage, shard_files, columns, errors, vocabulary, notice)
-    _write_quality(storage, numbers, num_labelled, vocabulary, options, notice)
+    _write_quality(storage, numbers, vocabulary, options, notice)
     summary = {
         "format_version": 1,
         "notice": notice,
@@ -52,21 +52,17 @@ def finish(store: PartStore, num_parts: int, vocabulary: Vocabulary, options: La
 def _write_quality(
     storage: Storage,
     numbers: Sequence[int],
-    num_labelled: int,
     vocabulary: Vocabulary,
     options: LabelOptions,
     notice: str,
 ) -> None:
-    # A sheet of fewer images than there are needs the ranking of as many as it shows.
-    is_partial = options.review and num_labelled > options.review_images
-    length = max(options.queue_length, options.review_images if is_partial else 0)
-    statistics, queue = summarize(storage, numbers, vocabulary, length)
-    statistics["notice"] = notice
+    num_shown = options.review_images if options.review else 0
+    summary = summarize(storage, numbers, vocabulary, options.queue_length, num_shown)
+    statistics = {**summary.statistics, "notice": notice}
     storage.write_bytes("statistics.json", (json.dumps(statistics, indent=1) + "\n").encode())
-    storage.write_bytes("review_queue.parquet", queue_table(queue[: options.queue_length]))
+    storage.write_bytes("review_queue.parquet", queue_table(summary.queue))
     if options.review:
-        chosen = frozenset(row["number"] for row in queue[: options.review_images]) if is_partial else None
-        write_review(storage, numbers, vocabulary, chosen, notice)
+        write_review(storage, numbers, vocabulary, summary.shown, notice)
 
 
 def _write_shard_manifest(

@@ -164,16 +164,42 @@ class CategoryStatistics:
         }
 
 
-def summarize(
-    storage: Storage, parts: Sequence[int], vocabulary: Vocabulary, queue_length: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One pass over the parts: (statistics as JSON, the `queue_length` least certain images, least certain first).
+@dataclass(slots=True)
+class _LeastCertain:
+    """The `size` least certain images of those added; the earlier one of equals."""
 
-    What is in memory does not grow with the corpus beyond the queue.
-    """
+    size: int
+    heap: list[tuple[float, int, Any]] = field(default_factory=list)
+
+    def add(self, uncertainty: float, number: int, value: Any) -> None:
+        entry = (uncertainty, -number, value)
+        if len(self.heap) < self.size:
+            heapq.heappush(self.heap, entry)
+        elif self.size:
+            heapq.heappushpop(self.heap, entry)
+
+    def values(self) -> list[Any]:
+        """Least certain first."""
+        return [value for _, _, value in sorted(self.heap, key=lambda entry: entry[:2], reverse=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualitySummary:
+    """statistics: as JSON; queue: rows of the least certain images, least certain first; shown: numbers of those that
+    the review page has room for."""
+
+    statistics: dict[str, Any]
+    queue: list[dict[str, Any]]
+    shown: frozenset[int]
+
+
+def summarize(
+    storage: Storage, parts: Sequence[int], vocabulary: Vocabulary, queue_length: int, num_shown: int
+) -> QualitySummary:
+    """One pass over the parts. What is in memory does not grow with the corpus beyond the two lengths."""
     categories = [CategoryStatistics(name=category.name) for category in vocabulary.categories]
     num_images = num_empty = num_dropped = num_pixels = 0
-    queue: list[tuple[float, int, dict[str, Any]]] = []
+    queue, shown = _LeastCertain(queue_length), _LeastCertain(num_shown)
     for row in _rows(storage, parts):
         num_images += 1
         num_pixels += row["height"] * row["width"]
@@ -183,18 +209,15 @@ def summarize(
             categories[segment["category"]].add(segment["score"], segment["area"])
         for category in {segment["category"] for segment in row["segments"]}:
             categories[category].num_images += 1
-        entry = (row["uncertainty"], -row["number"], row)
-        if len(queue) < queue_length:
-            heapq.heappush(queue, entry)
-        elif queue:
-            heapq.heappushpop(queue, entry)
+        queue.add(row["uncertainty"], row["number"], row)
+        shown.add(row["uncertainty"], row["number"], row["number"])
     statistics = {
         "num_images": num_images,
         "num_images_without_segment": num_empty,
         "num_segments_dropped_by_filters": num_dropped,
         "categories": [category.record(num_pixels) for category in categories],
     }
-    return statistics, [row for _, _, row in sorted(queue, reverse=True)]
+    return QualitySummary(statistics=statistics, queue=queue.values(), shown=frozenset(shown.values()))
 
 
 def queue_table(rows: Sequence[dict[str, Any]]) -> bytes:

@@ -23,12 +23,12 @@ _DATA_MARK = "<!-- data -->"
 
 
 def write_review(
-    storage: Storage, parts: Sequence[int], vocabulary: Vocabulary, chosen: frozenset[int] | None, notice: str
+    storage: Storage, parts: Sequence[int], vocabulary: Vocabulary, shown: frozenset[int], notice: str
 ) -> None:
     """Streams the sheet; one part is in memory at a time.
 
     Args:
-        chosen: numbers of the images that it shows; None for all.
+        shown: numbers of the images that it shows.
     """
     head, _, tail = _PAGE.read_text(encoding="utf-8").partition(_DATA_MARK)
     colors = ["#{:02x}{:02x}{:02x}".format(*color) for color in category_colors(vocabulary)]
@@ -38,7 +38,7 @@ def write_review(
         _write_data(file, "about", json.dumps(about))
         for part in parts:
             rows = read_quality(storage, part, thumbnails=True)
-            rows = [row for row in rows if chosen is None or row["number"] in chosen]
+            rows = [row for row in rows if row["number"] in shown]
             if rows:
                 _write_data(file, "rows", json.dumps([_compact(row) for row in rows], separators=(",", ":")))
                 pictures = "\n".join(base64.b64encode(row["thumbnail"]).decode() for row in rows)

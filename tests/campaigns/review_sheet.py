@@ -49,7 +49,13 @@ def make_sheet(folder: Path, count: int, vocabulary: Vocabulary = VOCABULARY) ->
     for part, start in enumerate(range(0, count, PART)):
         images = [_image(dice, number, pictures) for number in range(start, min(start + PART, count))]
         write_quality(storage, part, images)
-    write_review(storage, range(-(-count // PART)), vocabulary, None, "RANDOM WEIGHTS: none of this means anything")
+    write_review(
+        storage,
+        range(-(-count // PART)),
+        vocabulary,
+        frozenset(range(1, count + 1)),
+        "RANDOM WEIGHTS: none of this means anything",
+    )
     return folder / REVIEW_NAME
 
 
