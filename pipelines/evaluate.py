@@ -130,7 +130,7 @@ def evaluate(
     store.agree_on(settings)
     numbered = list(enumerate(slices(num_images, options.images_per_part)))
     done = store.done()
-    parts = [{"number": n, "indices": list(indices)} for n, indices in numbered if n not in done]
+    parts: list[dict[str, Any]] = [{"number": n, "indices": list(indices)} for n, indices in numbered if n not in done]
     arguments = {
         "segmenter": segmenter,
         "data": data,

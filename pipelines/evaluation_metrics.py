@@ -22,7 +22,7 @@ from frozenseg.evaluation import (
     semantic_labels,
 )
 from frozenseg.evaluation.instance_files import PrecisionMetric, precision_metric
-from frozenseg.inference.segmenter import Prediction
+from frozenseg.inference.prediction import Prediction
 from frozenseg.types import Instances, PanopticAnnotation, SegmentationOutput, Vocabulary
 
 Group = Literal["all", "seen", "unseen"]
@@ -92,7 +92,7 @@ class Metrics:
             self.instances.update(results.instances, truth, image_id)
 
     def state(self) -> dict[str, Any]:
-        counted = {name: metric.state() for name, metric in self._counting()}
+        counted: dict[str, Any] = {name: metric.state() for name, metric in self._counting()}
         if self.instances:
             counted["instances"] = [dataclasses.asdict(image) for image in self.instances.state()]
         return counted

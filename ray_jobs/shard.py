@@ -75,8 +75,10 @@ def run(arguments: Arguments) -> None:
     if arguments.dataset:
         source: SegmentationData = open_dataset(arguments.dataset, arguments.root, arguments.split)
     else:
-        paths = (arguments.json, arguments.images, arguments.panoptic)
-        source = CocoPanoptic(*(join(arguments.root, path) for path in paths))
+        json, images, panoptic = (
+            join(arguments.root, p) for p in (arguments.json, arguments.images, arguments.panoptic)
+        )
+        source = CocoPanoptic(json, images, panoptic)
     with ray_session.session([Need(name="shard task")], arguments.ray):
         report = shard_coco(source, options, arguments.log)
     manifest = report.manifest

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from frozenseg.decoder import MaskDecoder
 from frozenseg.decoder.layers import AttentionBlock
+from frozenseg.decoder.transformer import DecoderLayer
 from frozenseg.types import Size
 
 
@@ -32,9 +33,8 @@ def recorded(decoder: MaskDecoder) -> Iterator[list[Tensor]]:
     def note(block: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         found.append(attention_weights(block, *arguments, **keywords))
 
-    handles = [
-        layer.cross_attention.register_forward_pre_hook(note, with_kwargs=True) for layer in decoder.transformer.layers
-    ]
+    blocks = [m for m in decoder.transformer.layers.modules() if isinstance(m, DecoderLayer)]
+    handles = [block.cross_attention.register_forward_pre_hook(note, with_kwargs=True) for block in blocks]
     try:
         yield found
     finally:
@@ -58,9 +58,9 @@ def attention_weights(
     query = F.linear(x if position is None else x + position, query_weight, query_bias)
     key = F.linear(memory if memory_position is None else memory + memory_position, key_weight, key_bias)
     heads, width = block.num_heads, query.shape[-1] // block.num_heads
-    query = query.unflatten(-1, (heads, width)).transpose(1, 2)
-    key = key.unflatten(-1, (heads, width)).transpose(1, 2)
-    scores = query @ key.transpose(-1, -2) / width**0.5
+    query = query.reshape(*query.shape[:-1], heads, width).transpose(1, 2)
+    key = key.reshape(*key.shape[:-1], heads, width).transpose(1, 2)
+    scores: Tensor = query @ key.transpose(-1, -2) / width**0.5
     if allowed is not None:
         scores = scores.masked_fill(~allowed.unsqueeze(1), float("-inf"))
     return scores.softmax(-1).mean(1)
