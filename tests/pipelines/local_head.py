@@ -91,7 +91,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(30)
+        process.wait(10)
     for left in [*psutil.wait_procs(below, timeout=10)[1], *([process] if process.poll() is None else [])]:
         with contextlib.suppress(psutil.NoSuchProcess):
             left.kill()
