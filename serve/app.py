@@ -14,7 +14,7 @@ from frozenseg.inference.loading import model_folder
 from frozenseg.model import read_spec
 from serve.ingress import Ingress
 from serve.parts import FULL_BATCH, Decoder, Encoders, SamMaskMaker
-from serve.settings import Scaling, settings_from
+from serve.settings import Scaling, ServeSettings, settings_from
 from serve.tracing import check_available
 
 HELD_BY_SINGLES = 4
@@ -42,28 +42,28 @@ def build(arguments: dict[str, Any]) -> Application:
             check_available()
     except UserInputError as error:
         raise ServeArgumentsError(str(error)) from error
-    surge = settings.surge_percent
-    encoders = Encoders.options(**_options(settings.encoders, FULL_BATCH, surge)).bind(settings)
-    decoder = Decoder.options(**_options(settings.decoder, HELD_BY_SINGLES, surge)).bind(settings)
+    encoders = Encoders.options(**_options(settings, settings.encoders, FULL_BATCH)).bind(settings)
+    decoder = Decoder.options(**_options(settings, settings.decoder, HELD_BY_SINGLES)).bind(settings)
     sam_masks = None
     if spec.sam is not None or spec.mask_sam is not None:
-        sam_masks = SamMaskMaker.options(**_options(settings.sam_masks, HELD_BY_SINGLES, surge)).bind(settings)
+        sam_masks = SamMaskMaker.options(**_options(settings, settings.sam_masks, HELD_BY_SINGLES)).bind(settings)
     in_flight = settings.limits.in_flight
     # Far more than are worked on: what is past the limit reaches our own guard, which answers with a clear 429.
-    ingress_options = _options(settings.ingress, 16 * in_flight, surge, default_target=max(1, in_flight // 2))
+    ingress_options = _options(settings, settings.ingress, 16 * in_flight, default_target=max(1, in_flight // 2))
     ingress = Ingress.options(
         **ingress_options, max_queued_requests=in_flight, backpressure_config=BackpressureConfig(retry_after_s=1)
     )
     return ingress.bind(settings, encoders, sam_masks, decoder)
 
 
-def _options(scaling: Scaling, max_ongoing: int, surge_percent: int, default_target: int = 0) -> dict[str, Any]:
+def _options(settings: ServeSettings, scaling: Scaling, max_ongoing: int, default_target: int = 0) -> dict[str, Any]:
     """Serve's options of one part."""
     options: dict[str, Any] = {
         "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
         "max_ongoing_requests": max_ongoing,
-        "max_surge_percent": surge_percent,
-        "graceful_shutdown_timeout_s": 30.0,
+        "max_surge_percent": settings.surge_percent,
+        # No shorter than a request may take: what a stopping replica still holds would be lost.
+        "graceful_shutdown_timeout_s": settings.limits.timeout_s + 5.0,
         "health_check_period_s": 10.0,
         "health_check_timeout_s": 60.0,
         # One line a request is enough, and that is the guard's own.

@@ -36,7 +36,7 @@ class Load:
 
 @contextmanager
 def load(server: Server, clients: int) -> Iterator[Load]:
-    """`clients` clients ask until the block ends, every third request with the ensemble."""
+    """`clients` clients ask until the block ends, every eighth request with the ensemble."""
     seen = Load()
     stop = threading.Event()
 
@@ -45,7 +45,7 @@ def load(server: Server, clients: int) -> Iterator[Load]:
         with httpx.Client(base_url=server.address, timeout=WAIT_S) as client:
             while not stop.is_set():
                 number += 1
-                options = {"vocabulary": server.vocabulary, "task": "semantic", "ensemble": number % 3 == 0}
+                options = {"vocabulary": server.vocabulary, "task": "semantic", "ensemble": number % 8 == 3}
                 answer = client.post(
                     "/v1/segment", files={"image": ("a", server.image)}, data={"options": json.dumps(options)}
                 )
