@@ -227,16 +227,29 @@ class DeepSpeedEngine(Collectives):
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _set_full(self, parameter: nn.Parameter, key: str | None, value: Tensor) -> None:
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed import utils
 
-        value = value.to(self.device).reshape(getattr(parameter, "ds_shape", parameter.shape))
+        value = value.to(self.device)
         if self._zero_stage == 0:
             if key is not None:
-                self._engine.optimizer.state[parameter][key].copy_(value)
+                self._engine.optimizer.state[parameter][key].copy_(value.reshape(parameter.shape))
+        elif self._zero_stage == 3:
+            part = self._own_part(parameter, value)
+            if key is None:
+                utils.safe_set_local_fp32_param(parameter, part)
+            else:
+                utils.safe_set_local_optimizer_state(parameter, part, key)
         elif key is None:
-            safe_set_full_fp32_param(parameter, value)
+            utils.safe_set_full_fp32_param(parameter, value.reshape(parameter.shape))
         else:
-            safe_set_full_optimizer_state(parameter, value, key)
+            utils.safe_set_full_optimizer_state(parameter, value.reshape(parameter.shape), key)
+
+    def _own_part(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        """This worker's part of a whole value at stage 3. DeepSpeed's own setter of whole values stumbles over those
+        that the workers don't divide evenly, whose last part is filled up."""
+        length = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+        filled = torch.nn.functional.pad(value.flatten(), (0, length * self.world_size - value.numel()))
+        return filled.narrow(0, length * self.rank, length)
 
 
 def ensure_process_group() -> None:

@@ -2,7 +2,8 @@
 
     python two_nodes_script.py CONFIG OUTPUT
 
-The config's worker group is elastic, and each node has room for one worker: the run goes on with one.
+The config's worker group is elastic, and each node has room for one worker of 3 CPUs, the first one for the encoders
+and the readers beside it: the run goes on with one worker.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ NODE = {"num_gpus": 0, "object_store_memory": 150 * 2**20, "include_dashboard": 
 
 
 def main(config_path: Path, output: Path) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 3, "resources": {"trainer": 1}})
-    other = cluster.add_node(**NODE, num_cpus=2, resources={"trainer": 1})
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 5, "resources": {"trainer": 1}})
+    other = cluster.add_node(**NODE, num_cpus=3, resources={"trainer": 1})
     cluster.wait_for_nodes()
     is_over = threading.Event()
 
