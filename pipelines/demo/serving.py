@@ -19,7 +19,8 @@ from frozenseg.errors import FrozenSegError
 from pipelines.demo.report import ServedPicture
 
 START_SECONDS = 180.0
-STOP_SECONDS = 60.0
+STOP_SECONDS = 20.0
+"""A server that was started in the background of a shell is deaf to SIGINT, and is killed after this time."""
 
 
 def free_port() -> int:
