@@ -19,6 +19,7 @@ from frozenseg.types import Batch, EncoderFeatures, FeatureKey, stack_features
 from pipelines.codec import Codec
 from pipelines.columns import IMAGE, IMAGE_ID, SOURCE, VALID_SIZE, Columns, features_to_columns, source_column
 from pipelines.feature_cache import CacheOptions, FeatureCache, is_cached
+from pipelines.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class FrozenEncoders:
         if spec.clip.source == "random":
             logger.warning("RANDOM WEIGHTS: the encoders of %r never learnt; results mean nothing", spec.name)
         self.device = resolve_device(source.device)
+        keep_freed_memory(self.device)
         self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(source.dtype)
         if self.dtype is None:
             raise UserInputError(f"encoder dtype: expected float32 or bfloat16, found {source.dtype!r}")

@@ -25,6 +25,7 @@ from frozenseg.inference.segmenter import Segmenter
 from frozenseg.model import ModelSpec, WeightsSource, build_model, load_model, read_spec, with_random_encoders
 from frozenseg.model.load_encoders import load_into, read_tensors
 from frozenseg.model.spec import DECODER_FILE
+from pipelines.memory import keep_freed_memory
 from shards import Storage
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class SegmenterSource:
         self.check()
         torch.set_num_threads(self.num_threads)
         folder, dtype, device = model_folder(self.model), DTYPES[self.dtype], resolve_device(self.device)
+        keep_freed_memory(device)
         if not self.random_encoders and not self.untrained:
             segmenter = Segmenter(load_model(folder, device, dtype))
         else:

@@ -5,7 +5,6 @@ The same command starts a run and goes on with it: everything that must survive 
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import json
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from frozenseg.model import FrozenSeg, ModelSpec, build_model, load_model, save_
 from frozenseg.training import CheckpointStore, LoopState
 from frozenseg.training.hooks import write_line
 from frozenseg.types import TextEmbeddings
+from pipelines.memory import return_free_memory
 from pipelines.ray_session import Need
 from pipelines.stream import Rows, epoch_rows
 from pipelines.trackers import check_installed
@@ -220,7 +220,7 @@ def beginnings(run: Run) -> Beginnings:
     weights = dict(model.decoder.state_dict()) if run.config.model.start_from is not None else {}
     given = Beginnings(text=model.text(run.spec.training_vocabulary), decoder=weights)
     del model
-    _return_free_memory()
+    return_free_memory()
     return given
 
 
@@ -235,13 +235,6 @@ def worker_plan(run: Run, given: Beginnings, last_step: int) -> WorkerPlan:
         last_step=last_step,
         decoder=given.decoder,
     )
-
-
-def _return_free_memory() -> None:
-    """To the system. glibc keeps what lies below the last block in use: with a large CLIP, a gigabyte and a half."""
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
 
 
 def rows_left(plan: WorkerPlan, sample_ids: tuple[str, ...]) -> Rows:

@@ -24,6 +24,7 @@ from frozenseg.inference.options import InferenceOptions
 from frozenseg.inference.sam_masks import GridSettings
 from frozenseg.inference.segmenter import Segmenter
 from frozenseg.types import Batch, Category, EncoderFeatures, Vocabulary, stack_features
+from pipelines.memory import keep_freed_memory
 from serve.answers import describe_segment, find_segments
 from serve.schema import SegmentOptions
 from serve.settings import ServeSettings
@@ -47,6 +48,7 @@ def _load(settings: ServeSettings) -> Segmenter:
     torch.set_num_threads(settings.threads)
     segmenter = load_segmenter(settings.model, settings.device, settings.dtype)
     segmenter.model.eval()
+    keep_freed_memory(segmenter.model.device)
     return segmenter
 
 
