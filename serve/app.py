@@ -12,6 +12,7 @@ from ray.serve.schema import LoggingConfig
 from frozenseg.errors import UserInputError
 from frozenseg.inference.loading import model_folder
 from frozenseg.model import read_spec
+from serve import proxy
 from serve.ingress import Ingress
 from serve.parts import FULL_BATCH, Decoder, Encoders, SamMaskMaker
 from serve.settings import Scaling, ServeSettings, settings_from
@@ -42,6 +43,7 @@ def build(arguments: dict[str, Any]) -> Application:
             check_available()
     except UserInputError as error:
         raise ServeArgumentsError(str(error)) from error
+    proxy.install()
     encoders = Encoders.options(**_options(settings, settings.encoders, FULL_BATCH)).bind(settings)
     decoder = Decoder.options(**_options(settings, settings.decoder, HELD_BY_SINGLES)).bind(settings)
     sam_masks = None

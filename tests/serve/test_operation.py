@@ -80,7 +80,7 @@ def replicas(part: str) -> set[str]:
     return {a["name"] for a in actors if a["name"].startswith(f"SERVE_REPLICA::frozenseg#{part}#")}
 
 
-@pytest.mark.parametrize("part", ["Encoders", "SamMaskMaker", "Decoder"])
+@pytest.mark.parametrize("part", ["Ingress", "Encoders", "SamMaskMaker", "Decoder"])
 def test_a_killed_replica_loses_no_accepted_request(server: Server, part: str) -> None:
     """Each request is answered or told clearly to come back; a new replica takes the dead one's place."""
     import ray
