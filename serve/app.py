@@ -14,7 +14,7 @@ from frozenseg.inference.loading import model_folder
 from frozenseg.model import read_spec
 from serve import proxy
 from serve.ingress import Ingress
-from serve.parts import FULL_BATCH, Decoder, Encoders, SamMaskMaker
+from serve.parts import HELD_BY_ENCODERS, Decoder, Encoders, SamMaskMaker
 from serve.settings import Scaling, ServeSettings, settings_from
 from serve.tracing import check_available
 
@@ -44,7 +44,7 @@ def build(arguments: dict[str, Any]) -> Application:
     except UserInputError as error:
         raise ServeArgumentsError(str(error)) from error
     proxy.install()
-    encoders = Encoders.options(**_options(settings, settings.encoders, FULL_BATCH)).bind(settings)
+    encoders = Encoders.options(**_options(settings, settings.encoders, HELD_BY_ENCODERS)).bind(settings)
     decoder = Decoder.options(**_options(settings, settings.decoder, HELD_BY_SINGLES)).bind(settings)
     sam_masks = None
     if spec.sam is not None or spec.mask_sam is not None:

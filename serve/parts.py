@@ -6,13 +6,9 @@ ingress. Every part loads the model folder once, and its health check runs its s
 
 from __future__ import annotations
 
-import asyncio
-import math
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from ray import serve as ray_serve
@@ -26,6 +22,7 @@ from frozenseg.inference.segmenter import Segmenter
 from frozenseg.types import Batch, Category, EncoderFeatures, Vocabulary, stack_features
 from pipelines.memory import keep_freed_memory
 from serve.answers import describe_segment, find_segments
+from serve.batching import EncoderBatcher
 from serve.schema import SegmentOptions
 from serve.settings import ServeSettings
 from serve.travel import (
@@ -38,8 +35,8 @@ from serve.travel import (
     check_image,
 )
 
-FULL_BATCH = 32
-"""Units of a whole batch; as many requests a replica holds at once, since batches form only from what is there."""
+HELD_BY_ENCODERS = 32
+"""Requests that a replica of the encoders holds at once: batches form from what is there."""
 CHECK_GRID = GridSettings(points_per_side=1, min_predicted_iou=0.0, min_stability=0.0)
 """One point, whose masks pass: health checks must not cost what a request costs."""
 
@@ -50,16 +47,6 @@ def _load(settings: ServeSettings) -> Segmenter:
     segmenter.model.eval()
     keep_freed_memory(segmenter.model.device)
     return segmenter
-
-
-def batch_share(images: Sequence[PreparedImage], batch_pixels: int) -> int:
-    """What `images` take of an encoder batch, in units of 1/FULL_BATCH: its time and memory follow pixels, not images.
-
-    An image that is larger than a batch makes one of its own.
-    """
-    if len(images) == 1:
-        return 1
-    return math.ceil(sum(image.num_pixels for image in images) * FULL_BATCH / batch_pixels)
 
 
 def encode_together(segmenter: Segmenter, images: list[PreparedImage]) -> list[EncoderFeatures]:
@@ -98,25 +85,20 @@ class Encoders:
     def __init__(self, settings: ServeSettings) -> None:
         segmenter = self._segmenter = _load(settings)
 
-        async def encode(images: list[PreparedImage]) -> list[EncodedImage]:
+        def encode(images: list[PreparedImage]) -> list[EncodedImage]:
             started = time.perf_counter()
-            features = await asyncio.to_thread(encode_together, segmenter, images)
+            features = encode_together(segmenter, images)
             seconds = time.perf_counter() - started
             return [
                 EncodedImage(features=f, geometry=i.geometry, seconds=seconds)
                 for f, i in zip(features, images, strict=True)
             ]
 
-        share = partial(batch_share, batch_pixels=settings.batch_pixels)
-        batched = ray_serve.batch(
-            max_batch_size=FULL_BATCH, batch_wait_timeout_s=settings.batch_wait_s, batch_size_fn=share
-        )
-        self._encode = batched(encode)
+        self._batcher = EncoderBatcher(encode, settings.batch_pixels)
 
     async def encode(self, image: PreparedImage) -> EncodedImage:
-        """Features of one image; images that come within the batch's wait share a forward pass."""
-        encoded: EncodedImage = await self._encode(image)
-        return encoded
+        """Features of one image; images that come while others are encoded share the next forward pass."""
+        return await self._batcher(image)
 
     def check_health(self) -> None:
         """Runs both encoders. Serve replaces a replica whose check raises."""

@@ -10,7 +10,7 @@ from typing import Any
 from frozenseg.config import from_mapping
 from frozenseg.errors import UserInputError
 
-NUMBERS = ("threads", "batch_pixels", "batch_wait_s", "surge_percent")
+NUMBERS = ("threads", "batch_pixels", "surge_percent")
 """Arguments of the application itself that are numbers."""
 
 
@@ -80,8 +80,8 @@ class ServeSettings:
     """The application.
 
     Fields: model: a model folder or `miniature`; device: `auto`, `cpu` or `cuda`; dtype: of the encoders; threads: of
-    torch in each replica; batch_pixels: padded pixels of one encoder batch; batch_wait_s: how long a batch waits for
-    more; token: bearer token that every `/v1` request must carry, empty for none; otlp_endpoint: where OpenTelemetry
+    torch in each replica; batch_pixels: padded pixels of one encoder batch;
+    token: bearer token that every `/v1` request must carry, empty for none; otlp_endpoint: where OpenTelemetry
     spans of requests go, e.g. `http://collector:4318/v1/traces`, empty for none; surge_percent: replicas beside the old
     ones while the model is changed, 0 to stop old ones first; ingress, encoders, decoder, sam_masks: how each part
     scales by itself.
@@ -92,7 +92,6 @@ class ServeSettings:
     dtype: str = "float32"
     threads: int = 1
     batch_pixels: int = 4 * 1024 * 1024
-    batch_wait_s: float = 0.005
     token: str = ""
     otlp_endpoint: str = ""
     surge_percent: int = 100
