@@ -5,7 +5,7 @@ python -m benchmarks.serving --address http://127.0.0.1:8000 --images 64 --round
 
 States, rounds interleaved and their median last:
 - images/s of the server with several clients at once, so that its encoder batches, over those of the plain loop;
-- with --other, the same over a second server's, e.g. one with `batch_pixels=1`, which takes every image by itself;
+- with --other, the same over a second server's, e.g. one with `batch_pixels=4194304`, which batches on a CPU, too;
 - for one request at a time (p50): how much longer it takes than the stages that the server itself times (decoding the
   image, the model, rendering), and how much longer than the same work done directly;
 - what one forward pass of the encoders over several images saves against one pass each.
@@ -27,6 +27,7 @@ import torch
 
 import frozenseg
 from frozenseg.inference.segmenter import Segmenter, read_image
+from pipelines.memory import keep_freed_memory
 from serve.answers import describe_segment, find_segments
 from serve.parts import encode_together
 from serve.schema import SegmentOptions
@@ -87,6 +88,8 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     segmenter = frozenseg.load("miniature", device="cpu")
+    # As the server's parts do: what is compared is the server, not the allocator.
+    keep_freed_memory(segmenter.model.device)
     ratios, others, alone, over_http, beyond = [], [], [], [], []
     with (
         httpx.Client(base_url=arguments.address, timeout=120) as client,

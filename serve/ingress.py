@@ -87,7 +87,26 @@ class Service:
         """The JSON answer, the decoded image and seconds by stage.
 
         Raises:
-            RequestRefusedError: what is wrong with the image, the vocabulary or the model's name.
+            RequestRefusedError: what is wrong with the image or the options.
+        """
+        vocabulary = self.checked(options)
+        started = time.perf_counter()
+        sample = await asyncio.to_thread(self._decode, image)
+        prepared = await asyncio.to_thread(prepare_image, sample, self._options)
+        decoded = time.perf_counter() - started
+        with_masks = inference_options(self._options, options).needs_sam_masks
+        result = await self._pipeline.segment(prepared, vocabulary, options, with_masks=with_masks)
+        seconds = {"image": decoded, **result.seconds}
+        self.metrics.count_image(options.task, seconds)
+        if self.tracing is not None:
+            self.tracing.record_image(options.task, seconds)
+        return self._response(result, sample, vocabulary, options, request_id), sample, seconds
+
+    def checked(self, options: SegmentOptions) -> Vocabulary:
+        """The vocabulary of options that this server can follow.
+
+        Raises:
+            RequestRefusedError: what is wrong with the vocabulary, the model's name or the ensemble.
         """
         if options.model not in ("default", self.model.name):
             raise RequestRefusedError(
@@ -101,18 +120,7 @@ class Service:
                 f"the model {self.model.name!r} has no SAM for the ensemble",
                 field="options.ensemble",
             )
-        vocabulary = read_vocabulary(options, self.settings.limits)
-        started = time.perf_counter()
-        sample = await asyncio.to_thread(self._decode, image)
-        prepared = await asyncio.to_thread(prepare_image, sample, self._options)
-        decoded = time.perf_counter() - started
-        with_masks = inference_options(self._options, options).needs_sam_masks
-        result = await self._pipeline.segment(prepared, vocabulary, options, with_masks=with_masks)
-        seconds = {"image": decoded, **result.seconds}
-        self.metrics.count_image(options.task, seconds)
-        if self.tracing is not None:
-            self.tracing.record_image(options.task, seconds)
-        return self._response(result, sample, vocabulary, options, request_id), sample, seconds
+        return read_vocabulary(options, self.settings.limits)
 
     def _decode(self, image: bytes) -> ImageSample:
         try:
@@ -145,6 +153,8 @@ class Service:
     async def batch(self, request: Request, request_id: str) -> BatchResponse:
         """Answers of several images, worked on together; a bad one has its problem in its place."""
         body = await read_batch(request, self.settings)
+        # Wrong options are the whole request's fault, not an image's.
+        self.checked(body.options)
 
         async def one(index: int) -> BatchItem:
             try:

@@ -37,6 +37,7 @@ from serve.travel import (
 
 HELD_BY_ENCODERS = 32
 """Requests that a replica of the encoders holds at once: batches form from what is there."""
+GPU_BATCH_PIXELS = 4 * 1024 * 1024
 CHECK_GRID = GridSettings(points_per_side=1, min_predicted_iou=0.0, min_stability=0.0)
 """One point, whose masks pass: health checks must not cost what a request costs."""
 
@@ -47,6 +48,12 @@ def _load(settings: ServeSettings) -> Segmenter:
     segmenter.model.eval()
     keep_freed_memory(segmenter.model.device)
     return segmenter
+
+
+def batch_pixels(setting: int, device: torch.device) -> int:
+    """What a setting of 0 means. On a CPU a pass over several images takes as long as a pass each (benchmarks/
+    freed_memory.py), and the decoder would wait for the whole batch instead of working beside the encoders."""
+    return setting or (1 if device.type == "cpu" else GPU_BATCH_PIXELS)
 
 
 def encode_together(segmenter: Segmenter, images: list[PreparedImage]) -> list[EncoderFeatures]:
@@ -94,7 +101,7 @@ class Encoders:
                 for f, i in zip(features, images, strict=True)
             ]
 
-        self._batcher = EncoderBatcher(encode, settings.batch_pixels)
+        self._batcher = EncoderBatcher(encode, batch_pixels(settings.batch_pixels, segmenter.model.device))
 
     async def encode(self, image: PreparedImage) -> EncodedImage:
         """Features of one image; images that come while others are encoded share the next forward pass."""

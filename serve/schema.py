@@ -15,7 +15,8 @@ AnswerFormat = Literal["json", "png", "overlay", "zip"]
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: JSON's false is not the number 0, nor "1" the number 1.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class _Answer(BaseModel):

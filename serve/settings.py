@@ -80,8 +80,8 @@ class ServeSettings:
     """The application.
 
     Fields: model: a model folder or `miniature`; device: `auto`, `cpu` or `cuda`; dtype: of the encoders; threads: of
-    torch in each replica; batch_pixels: padded pixels of one encoder batch;
-    token: bearer token that every `/v1` request must carry, empty for none; otlp_endpoint: where OpenTelemetry
+    torch in each replica; batch_pixels: padded pixels of one encoder batch, 0 for 4 194 304 on a GPU and one image on a
+    CPU; token: bearer token that every `/v1` request must carry, empty for none; otlp_endpoint: where OpenTelemetry
     spans of requests go, e.g. `http://collector:4318/v1/traces`, empty for none; surge_percent: replicas beside the old
     ones while the model is changed, 0 to stop old ones first; ingress, encoders, decoder, sam_masks: how each part
     scales by itself.
@@ -91,7 +91,7 @@ class ServeSettings:
     device: str = "auto"
     dtype: str = "float32"
     threads: int = 1
-    batch_pixels: int = 4 * 1024 * 1024
+    batch_pixels: int = 0
     token: str = ""
     otlp_endpoint: str = ""
     surge_percent: int = 100

@@ -25,7 +25,8 @@ def replica_megabytes(port: int) -> dict[str, int]:
         for process in _family(psutil.Process(connection.pid)):
             title = " ".join(process.cmdline())
             if title.startswith(_TITLE):
-                name = title.removeprefix(_TITLE).split(":")[1]
+                # At work, the title goes on with the method's name.
+                name = title.removeprefix(_TITLE).split(":")[1].split(".")[0].strip()
                 found[f"{name} {process.pid}"] = process.memory_full_info().uss >> 20
     return found
 

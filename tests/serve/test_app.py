@@ -157,6 +157,20 @@ def test_a_bad_image_in_a_batch_hurts_no_other(http: httpx.Client, server: Serve
     assert second["problem"]["errors"][0]["field"] == "image"
 
 
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"vocabulary": ""}, "options.vocabulary"),
+        ({"vocabulary": "grass", "model": "another"}, "options.model"),
+        ({"vocabulary": "grass", "overlap_threshold": False}, "options.overlap_threshold"),
+        ({"vocabulary": "grass", "top_k": "7"}, "options.top_k"),
+    ],
+)
+def test_wrong_options_are_the_whole_batchs_fault(http: httpx.Client, options: dict[str, object], field: str) -> None:
+    answer = http.post("/v1/segment/batch", json={"images": [{}], "options": options})
+    assert problem(answer, 422)["errors"][0]["field"] == field  # type: ignore[index]
+
+
 def test_models_vocabularies_health_and_the_page(http: httpx.Client, server: Server) -> None:
     models = http.get("/v1/models").json()
     assert [m["name"] for m in models["models"]] == [models["default"]]
