@@ -159,7 +159,10 @@ def write_images(folder: Path, count: int, dice: random.Random) -> dict[str, str
         odd = dice.choice(ODD_NAMES) if dice.random() < 0.3 else "image"
         name = f"{odd}{number}{dice.choice(['.jpg', '.png', '.tiff', '.webp'])}"
         data = KINDS[kind](dice)
-        with open(os.fsencode(folder) + b"/" + os.fsencode(name), "wb") as file:
+        path = os.fsencode(folder) + b"/" + os.fsencode(name)
+        # One of the odd names has a slash in it.
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
             file.write(data)
         kinds[name.encode("utf-8", "backslashreplace").decode()] = kind
     return kinds
