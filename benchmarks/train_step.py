@@ -2,9 +2,10 @@
 
     python -m benchmarks.train_step [--crop 512] [--batch 2] [--rounds 3]
 
-The plain step is the same decoder with the published form of deformable attention (one grid_sample per level) and one
-matching per image and output (benchmarks/baselines/). Same features, same random draws, one thread, interleaved; prints
-CPU seconds, the median ratio and both losses.
+The plain step is the same decoder with the published form of deformable attention (one grid_sample per level) and of
+the masks' product, pooling and resizing, and one matching per image and output (benchmarks/baselines/).
+With --attention-and-losses-only the plain step shares all of ours but the attention and the losses. Same features, same
+random draws, one thread, interleaved; prints CPU seconds, the median ratio and both losses.
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.baselines.deformable_attention import grid_sample_attention
+from benchmarks.baselines.decoder import plain_attention, plain_decoder
 from benchmarks.baselines.losses import total_loss
 from frozenseg.decoder import DecoderConfig, MaskDecoder
-from frozenseg.decoder import deformable_encoder as attention_user
 from frozenseg.losses import Criterion
 from frozenseg.training import Engine, OptimizerSettings, TorchEngine
 from frozenseg.types import DecoderOutput, EncoderFeatures, FeatureKey, PanopticTarget, TextEmbeddings
@@ -81,6 +80,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--segments", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--attention-and-losses-only", action="store_true", help="plain is only these two")
     options = parser.parse_args()
     torch.set_num_threads(1)
     config, categories = DecoderConfig(), 133
@@ -98,7 +98,7 @@ def main() -> None:
     criterion = Criterion()
     ratios = []
     for number in range(options.rounds):
-        with mock.patch.object(attention_user, "multi_scale_deformable_attention", grid_sample_attention):
+        with plain_attention() if options.attention_and_losses_only else plain_decoder():
             plain, plain_loss = timed_step(engines[0], features, text, lambda output: total_loss(output, targets))
         ours, our_loss = timed_step(engines[1], features, text, lambda output: criterion(output, targets).total)
         ratios.append(plain / ours)

@@ -21,7 +21,7 @@ from frozenseg.decoder.layers import (
     open_blocked_rows,
 )
 from frozenseg.decoder.pixel_decoder import NUM_LEVELS, PixelFeatures
-from frozenseg.ops import class_logits, pool_masks, resize_bilinear, sine_position_embedding
+from frozenseg.ops import class_logits, mask_product, pool_masks, resize_bilinear, sine_position_embedding
 from frozenseg.types import DecoderOutput, DecoderPrediction, Size, TextEmbeddings
 
 _INITIAL_LOGIT_SCALE = math.log(1.0 / 0.07)
@@ -72,7 +72,7 @@ class PredictionHeads(nn.Module):
         return self._masks(self.query_norm(queries), mask_features)
 
     def _masks(self, normalised_queries: Tensor, mask_features: Tensor) -> Tensor:
-        return torch.einsum("bqc,bchw->bqhw", self.mask_embedding(normalised_queries), mask_features)
+        return mask_product(self.mask_embedding(normalised_queries), mask_features)
 
     def spatial_query(self, sam: Tensor, mask_logits: Tensor) -> Tensor:
         """sam [B,C_sam,h,w] under mask_logits [B,Q,h',w']: [B,Q,C]."""

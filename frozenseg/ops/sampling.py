@@ -15,7 +15,12 @@ def resize_bilinear(x: Tensor, size: Size) -> Tensor:
     """x [N,C,H,W] float to [N,C,*size]; corners not aligned, no antialias. Returned as it is when the size fits."""
     if (int(x.shape[-2]), int(x.shape[-1])) == (int(size[0]), int(size[1])):
         return x
-    return F.interpolate(x, size=(int(size[0]), int(size[1])), mode="bilinear", align_corners=False, antialias=False)
+    # Every channel as an image of its own: of many channels PyTorch makes a channels-last copy first, for small sizes
+    # on a CPU, which takes ten times as long as the rest.
+    planes = x.flatten(0, 1).unsqueeze(1) if x.is_contiguous() else x
+    size = (int(size[0]), int(size[1]))
+    resized = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=False)
+    return resized.reshape(*x.shape[:2], *size)
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:

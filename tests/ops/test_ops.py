@@ -1,4 +1,4 @@
-"""Sine embedding, point sampling, mask pooling, class logits."""
+"""Sine embedding, point sampling, resizing, mask product and pooling, class logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from frozenseg.ops import class_logits, pool_masks, resize_bilinear, sample_points, sine_position_embedding
+from frozenseg.ops import (
+    class_logits,
+    mask_product,
+    pool_masks,
+    resize_bilinear,
+    sample_points,
+    sine_position_embedding,
+)
 
 
 def test_sine_embedding_follows_the_formula() -> None:
@@ -44,6 +51,50 @@ def test_resize_keeps_what_fits() -> None:
     assert resize_bilinear(x, (2, 3)).shape == (1, 2, 2, 3)
     # Halving without antialias means the two middle pixels of each axis, which is the mean of 2x2.
     torch.testing.assert_close(resize_bilinear(x, (2, 3)), F.avg_pool2d(x, 2))
+
+
+@pytest.mark.parametrize("size", [(4, 3), (70, 70), (16, 24)])
+def test_resize_is_interpolation_in_every_memory_format(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 5, 8, 12)
+    wanted = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    for given in (x, x.to(memory_format=torch.channels_last)):
+        torch.testing.assert_close(resize_bilinear(given, size), wanted)
+
+
+def product_gradients(product, grad, embeddings, features) -> tuple[torch.Tensor, ...]:
+    leaves = [embeddings.clone().requires_grad_(), features.clone().requires_grad_()]
+    masks = product(*leaves)
+    return masks.detach(), *torch.autograd.grad(masks, leaves, grad)
+
+
+@pytest.mark.parametrize("taught", [[], [1], [0, 3, 4], [0, 1, 2, 3, 4]], ids=len)
+def test_mask_product_is_the_einsum_whichever_queries_are_taught(taught: list[int]) -> None:
+    """The second image's gradient is negative only, so that no row of it has a positive end."""
+    g = torch.Generator().manual_seed(0)
+    embeddings, features = torch.randn(2, 5, 3, generator=g), torch.randn(2, 3, 4, 6, generator=g)
+    grad = torch.zeros(2, 5, 4, 6)
+    grad[0, taught] = torch.randn(len(taught), 4, 6, generator=g)
+    grad[1, 2, 1, 1] = -1.0
+    found = product_gradients(mask_product, grad, embeddings, features)
+    plain = product_gradients(lambda e, f: torch.einsum("bqc,bchw->bqhw", e, f), grad, embeddings, features)
+    for mine, wanted in zip(found, plain, strict=True):
+        torch.testing.assert_close(mine, wanted)
+
+
+def test_mask_product_passes_a_gradient_on_that_is_not_a_number() -> None:
+    grad = torch.zeros(1, 2, 2, 2)
+    grad[0, 1, 0, 0] = torch.nan
+    _, embeddings, features = product_gradients(mask_product, grad, torch.ones(1, 2, 3), torch.ones(1, 3, 2, 2))
+    assert embeddings[0, 1].isnan().all()
+    assert features[..., 0, 0].isnan().all()
+
+
+def test_mask_product_follows_autocast() -> None:
+    embeddings, features = torch.randn(1, 2, 3, requires_grad=True), torch.randn(1, 3, 2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        masks = mask_product(embeddings, features)
+    assert masks.dtype == torch.bfloat16
+    assert masks.requires_grad
 
 
 def test_pool_masks_is_the_mean_inside() -> None:
