@@ -192,7 +192,7 @@ def run_campaign(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--images", type=int, default=160)
+    parser.add_argument("--images", type=int, default=480)
     parser.add_argument("--model", type=Path, default=CHECKOUT / "frozenseg" / "miniature" / "model")
     parser.add_argument("--vocabulary", default="red button; green flag; water(stuff)")
     parser.add_argument("--with-ray", action="store_true", help="a Ray session per start; slower by its start")
@@ -209,6 +209,9 @@ def main() -> int:
             seed=arguments.seed,
         )
     print(outcome, "passed" if outcome.passed else "FAILED")
+    if sum(outcome.kills.values()) < arguments.kills:
+        print(f"the run was over before kill {arguments.kills}: give it more --images")
+        return 1
     return 0 if outcome.passed else 1
 
 
