@@ -25,6 +25,9 @@ def pool_masks(features: Tensor, mask_logits: Tensor) -> Tensor:
     """
     with torch.autocast(features.device.type, enabled=False):
         size = (int(features.shape[-2]), int(features.shape[-1]))
-        inside = (resize_bilinear(mask_logits.detach(), size) > 0).float().flatten(2)
-        share = inside / (inside.sum(-1, keepdim=True) + _EPSILON)
-        return share @ features.float().flatten(2).transpose(1, 2)
+        resized = resize_bilinear(mask_logits.detach(), size)
+        # Written as 0 and 1 in float32 at once, and the counts divide the sums: no other tensor of this size is made.
+        inside = torch.gt(resized, 0, out=torch.empty_like(resized, dtype=torch.float32)).flatten(2)
+        # Channels first, so that the gradient of the features comes out in their own memory order.
+        total = (features.float().flatten(2) @ inside.transpose(1, 2)).transpose(1, 2)
+        return total / (inside.sum(-1, keepdim=True) + _EPSILON)
