@@ -181,11 +181,13 @@ def run_parts(
         fn_constructor_kwargs={"actor": actor, "arguments": arguments},
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            min_size=min(pool.min_actors, num_parts), max_size=min(pool.max_actors, num_parts)
+            min_size=min(pool.min_actors, num_parts),
+            max_size=min(pool.max_actors, num_parts),
+            max_concurrent_calls_per_actor=pool.parts_at_once,
+            enable_true_multi_threading=pool.parts_at_once > 1,
         ),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
-        ray_remote_args_fn=(lambda: {"max_concurrency": pool.parts_at_once}) if pool.parts_at_once > 1 else None,
     )
     for row in results.iter_rows():
         yield json.loads(row["result"])
