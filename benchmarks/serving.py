@@ -4,7 +4,7 @@ serve run serve.app:build &
 python -m benchmarks.serving --address http://127.0.0.1:8000 --images 64 --rounds 3 --threads 2
 
 States, rounds interleaved and their median last:
-- images/s of the server with several clients at once, so that its encoder batches, over those of the plain loop;
+- images/s of the server with several clients at once over those of the plain loop;
 - with --other, the same over a second server's, e.g. one with `batch_pixels=4194304`, which batches on a CPU, too;
 - for one request at a time (p50): how much longer it takes than the stages that the server itself times (decoding the
   image, the model, rendering), and how much longer than the same work done directly;

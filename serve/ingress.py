@@ -74,7 +74,8 @@ class Service:
 
     async def segment(self, parsed: ParsedRequest, request_id: str) -> Response:
         """One image's answer in the format that the options ask for, with times per stage in a header."""
-        response, sample, seconds = await self.answer(parsed.image, parsed.options, request_id)
+        vocabulary = self.checked(parsed.options)
+        response, sample, seconds = await self.answer(parsed.image, vocabulary, parsed.options, request_id)
         started = time.perf_counter()
         body, media_type = await asyncio.to_thread(render, response, sample, parsed.options)
         seconds["render"] = time.perf_counter() - started
@@ -82,14 +83,13 @@ class Service:
         return Response(content=body, media_type=media_type, headers={"Server-Timing": timing})
 
     async def answer(
-        self, image: bytes, options: SegmentOptions, request_id: str
+        self, image: bytes, vocabulary: Vocabulary, options: SegmentOptions, request_id: str
     ) -> tuple[SegmentResponse, ImageSample, dict[str, float]]:
-        """The JSON answer, the decoded image and seconds by stage.
+        """The JSON answer, the decoded image and seconds by stage, for options that are checked.
 
         Raises:
-            RequestRefusedError: what is wrong with the image or the options.
+            RequestRefusedError: what is wrong with the image, or a word that the model does not know.
         """
-        vocabulary = self.checked(options)
         started = time.perf_counter()
         sample = await asyncio.to_thread(self._decode, image)
         prepared = await asyncio.to_thread(prepare_image, sample, self._options)
@@ -154,12 +154,12 @@ class Service:
         """Answers of several images, worked on together; a bad one has its problem in its place."""
         body = await read_batch(request, self.settings)
         # Wrong options are the whole request's fault, not an image's.
-        self.checked(body.options)
+        vocabulary = self.checked(body.options)
 
         async def one(index: int) -> BatchItem:
             try:
                 data = await image_bytes(body.images[index], self.settings)
-                response, _, _ = await self.answer(data, body.options, request_id)
+                response, _, _ = await self.answer(data, vocabulary, body.options, request_id)
                 return BatchItem(index=index, result=response)
             except RequestRefusedError as error:
                 return BatchItem(index=index, problem=refusal_problem(error, request_id))

@@ -38,6 +38,7 @@ from serve.travel import (
 HELD_BY_ENCODERS = 32
 """Requests that a replica of the encoders holds at once: batches form from what is there."""
 GPU_BATCH_PIXELS = 4 * 1024 * 1024
+"""Padded pixels of one encoder batch on a GPU where the settings don't say."""
 CHECK_GRID = GridSettings(points_per_side=1, min_predicted_iou=0.0, min_stability=0.0)
 """One point, whose masks pass: health checks must not cost what a request costs."""
 
@@ -50,7 +51,7 @@ def _load(settings: ServeSettings) -> Segmenter:
     return segmenter
 
 
-def batch_pixels(setting: int, device: torch.device) -> int:
+def _batch_pixels(setting: int, device: torch.device) -> int:
     """What a setting of 0 means. On a CPU a pass over several images takes as long as a pass each (benchmarks/
     freed_memory.py), and the decoder would wait for the whole batch instead of working beside the encoders."""
     return setting or (1 if device.type == "cpu" else GPU_BATCH_PIXELS)
@@ -90,18 +91,18 @@ class Encoders:
     """The frozen encoders, batched by pixels."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        segmenter = self._segmenter = _load(settings)
+        self._segmenter = _load(settings)
+        pixels = _batch_pixels(settings.batch_pixels, self._segmenter.model.device)
+        self._batcher = EncoderBatcher(self._encode_batch, pixels)
 
-        def encode(images: list[PreparedImage]) -> list[EncodedImage]:
-            started = time.perf_counter()
-            features = encode_together(segmenter, images)
-            seconds = time.perf_counter() - started
-            return [
-                EncodedImage(features=f, geometry=i.geometry, seconds=seconds)
-                for f, i in zip(features, images, strict=True)
-            ]
-
-        self._batcher = EncoderBatcher(encode, batch_pixels(settings.batch_pixels, segmenter.model.device))
+    def _encode_batch(self, images: list[PreparedImage]) -> list[EncodedImage]:
+        started = time.perf_counter()
+        features = encode_together(self._segmenter, images)
+        seconds = time.perf_counter() - started
+        return [
+            EncodedImage(features=f, geometry=i.geometry, seconds=seconds)
+            for f, i in zip(features, images, strict=True)
+        ]
 
     async def encode(self, image: PreparedImage) -> EncodedImage:
         """Features of one image; images that come while others are encoded share the next forward pass."""

@@ -164,19 +164,17 @@ def run_campaign(
         if not run.wait_for_progress():
             if run.process.wait() == 0:
                 break
-            # The last kill was the end of a run that did not see it at once.
+            # A kill was the end of it, at once or later.
             run.start()
             continue
         time.sleep(dice.uniform(0, 0.2))
         victim = dice.choice(VICTIMS) if with_ray else "driver"
         if run.process.poll() is None and run.kill(victim, dice):
             done[victim] += 1
-        if run.process.poll() is not None:
-            run.start()
     while run.wait_for_progress():
         pass
     if run.process.wait() != 0:
-        # The last kill may have been the end of a run that did not see it at once.
+        # The last kill was the end of it.
         run.start()
         if run.process.wait() != 0:
             raise SystemExit("the last run failed")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from frozenseg.ops import (
@@ -61,7 +63,9 @@ def test_resize_is_interpolation_in_every_memory_format(size: tuple[int, int]) -
         torch.testing.assert_close(resize_bilinear(given, size), wanted)
 
 
-def product_gradients(product, grad, embeddings, features) -> tuple[torch.Tensor, ...]:
+def product_gradients(
+    product: Callable[[Tensor, Tensor], Tensor], grad: Tensor, embeddings: Tensor, features: Tensor
+) -> tuple[Tensor, ...]:
     leaves = [embeddings.clone().requires_grad_(), features.clone().requires_grad_()]
     masks = product(*leaves)
     return masks.detach(), *torch.autograd.grad(masks, leaves, grad)

@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,9 @@ class Head:
 
 
 @contextlib.contextmanager
-def local_head(
-    options: Sequence[str] = ("--num-cpus=4", "--num-gpus=0"), variables: Mapping[str, str] | None = None
-) -> Iterator[Head]:
-    """Runs `ray start --head --block` with these options; at the end it and all that it started are gone."""
+def local_head(variables: Mapping[str, str]) -> Iterator[Head]:
+    """Runs `ray start --head --block`, 4 CPUs and no GPU, with these environment variables; at the end it and all that
+    it started are gone."""
     # Not pytest's folder: the paths of unix sockets below it may have 107 characters at most.
     with tempfile.TemporaryDirectory(prefix="fs-head-", ignore_cleanup_errors=True) as folder:
         token = Path(folder) / "token"
@@ -52,14 +51,15 @@ def local_head(
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "PYTHONWARNINGS": "ignore",
             "OMP_NUM_THREADS": "1",
-            **(variables or {}),
+            **variables,
         }
         gcs, dashboard, agent, client = free_ports(4)
         command = [
             RAY, "start", "--head", "--block", f"--node-ip-address={ADDRESS}", f"--port={gcs}",
             "--include-dashboard=true", f"--dashboard-host={ADDRESS}", f"--dashboard-port={dashboard}",
             f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}",
-            f"--temp-dir={folder}/ray", "--object-store-memory=300000000", "--disable-usage-stats", *options,
+            f"--temp-dir={folder}/ray", "--object-store-memory=300000000", "--disable-usage-stats", "--num-cpus=4",
+            "--num-gpus=0",
         ]  # fmt: skip
         log = Path(folder) / "head.log"
         with log.open("wb") as file:

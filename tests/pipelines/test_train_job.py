@@ -45,7 +45,7 @@ def test_the_job_runs_as_a_python_command_and_goes_on_as_an_executable(shards: P
     # Relative, as in the configs of the checkout: the job's own folder is thrown away, the storage is not.
     config.write_text(to_toml(small_config(Path("shards-train"), Path("run"), "torch")))
     storage = shards.parent
-    with local_head(variables={"FROZENSEG_STORAGE": str(storage)}) as head:
+    with local_head({"FROZENSEG_STORAGE": str(storage)}) as head:
         first = submit(head, "python", "ray_jobs/train.py", "--config", str(config), "--steps", "3")
         assert f"model: {storage}/run/model" in first
         second = submit(head, "ray_jobs/train.py", "--config", str(config), "--steps", "5")

@@ -168,7 +168,7 @@ def test_a_bad_image_in_a_batch_hurts_no_other(http: httpx.Client, server: Serve
 )
 def test_wrong_options_are_the_whole_batchs_fault(http: httpx.Client, options: dict[str, object], field: str) -> None:
     answer = http.post("/v1/segment/batch", json={"images": [{}], "options": options})
-    assert problem(answer, 422)["errors"][0]["field"] == field  # type: ignore[index]
+    assert problem(answer, 422)["errors"][0]["field"] == field
 
 
 def test_models_vocabularies_health_and_the_page(http: httpx.Client, server: Server) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 from frozenseg.inference.geometry import ImageGeometry
 from serve.batching import EncoderBatcher
 from serve.travel import EncodedImage, PreparedImage, check_image
+
+NO_FEATURES: Any = None
+"""The batcher hands them through unseen."""
 
 
 def image(side: int) -> PreparedImage:
@@ -29,7 +33,7 @@ class Encoders:
         assert self.may_go_on.wait(30)
         if 13 in sides:
             raise ValueError("thirteen")
-        return [EncodedImage(features=None, geometry=i.geometry, seconds=0.0) for i in images]  # type: ignore[arg-type]
+        return [EncodedImage(features=NO_FEATURES, geometry=i.geometry, seconds=0.0) for i in images]
 
 
 async def ask_while_busy(encoders: Encoders, first: int, *sides: int) -> list[EncodedImage | BaseException]:

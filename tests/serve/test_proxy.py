@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from unittest import mock
 
 import httpx
@@ -44,7 +45,7 @@ def died() -> Response:
 
 
 def ask(app: Proxy, path: str = "/v1/segment", method: str = "POST") -> httpx.Response:
-    async def pieces():  # type: ignore[no-untyped-def]
+    async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(BODY), 1000):
             yield BODY[start : start + 1000]
 
@@ -94,7 +95,6 @@ def test_a_body_that_is_too_large_to_keep_is_not_sent_again() -> None:
     with mock.patch.object(proxy, "KEPT_BYTES", 5000):
         answer = ask(app)
     assert answer.status_code == 503
-    assert len(app.bodies) == 1
     assert app.bodies == [BODY]
 
 
