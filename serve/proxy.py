@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
 from http import HTTPStatus
 
 from starlette.middleware import Middleware
@@ -105,7 +104,8 @@ class _KeptBody:
 
 class _HeldAnswer:
     """Passes an answer on unless it is the proxy's own word that a replica failed: nothing at all (the web server would
-    make that a 500), or plain text of status 500 and above. The application's errors are JSON."""
+    make that a 500), or plain text of status 500 and above. The application's errors are JSON, and a full queue's 503
+    says when to come back."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -113,10 +113,11 @@ class _HeldAnswer:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.failed = message["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR and _is_plain(message["headers"])
+            headers = {bytes(name).lower(): bytes(value) for name, value in message["headers"]}
+            self.failed = (
+                message["status"] >= HTTPStatus.INTERNAL_SERVER_ERROR
+                and headers.get(b"content-type", b"").startswith(b"text/plain")
+                and b"retry-after" not in headers
+            )
         if not self.failed:
             await self._send(message)
-
-
-def _is_plain(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(name.lower() == b"content-type" and value.startswith(b"text/plain") for name, value in headers)

@@ -84,6 +84,13 @@ def test_the_applications_own_errors_pass() -> None:
         assert ask(Proxy(own)).json() == {"title": "ours"}
 
 
+def test_a_full_queue_is_not_filled_further() -> None:
+    app = Proxy(PlainTextResponse("full", 503, {"Retry-After": "1"}), JSONResponse({"ok": True}))
+    answer = ask(app)
+    assert (answer.status_code, answer.headers["retry-after"], answer.text) == (503, "1", "full")
+    assert len(app.answers) == 1
+
+
 @pytest.mark.parametrize(("method", "path"), [("POST", "/another/application"), ("GET", "/-/healthz")])
 def test_other_routes_are_left_alone(method: str, path: str) -> None:
     answer = ask(Proxy(died()), path, method)
