@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from serve import proxy
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("FROZENSEG_SHARED", CHECKOUT.parent / "shared"))
 
@@ -33,6 +35,8 @@ def pytest_configure() -> None:
         RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
         OMP_NUM_THREADS="1",
     )
+    # A proxy takes its middleware from the environment of its Ray, and the first test with Ray starts it for all.
+    proxy.install()
 
 
 def pytest_unconfigure() -> None:

@@ -63,9 +63,7 @@ def server() -> Iterator[Server]:
             yield _describe(port)
         return
     from pipelines import ray_session
-    from serve import proxy
 
-    proxy.install()
     options = ray_session.RayOptions(num_cpus=4, num_gpus=0, object_store_mb=300, dashboard=False)
     with ray_session.session(options=options), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, from several of its modules

@@ -64,6 +64,13 @@ except click.ClickException as error:
     assert isinstance(error, UserInputError)
 else:
     raise AssertionError("accepted a folder that is not there")
+
+# What a Ray that `serve run` starts after this hands to its proxies.
+import os
+from serve import proxy
+os.environ.pop(proxy.ENVIRONMENT, None)
+build({})
+assert os.environ[proxy.ENVIRONMENT] == "serve.proxy:middlewares"
 """
 
 
