@@ -3,6 +3,9 @@
 serve run serve.app:build &
 python -m benchmarks.serving --address http://127.0.0.1:8000 --images 64 --rounds 3 --threads 2
 
+serve run serve.app:build model=DIR &
+python -m benchmarks.serving --model DIR --image PHOTOGRAPH --vocabulary "person; sky(stuff)" --images 8 --threads 2
+
 States, rounds interleaved and their median last:
 - images/s of the server with several clients at once over those of the plain loop;
 - with --other, the same over a second server's, e.g. one with `batch_pixels=4194304`, which batches on a CPU, too;
@@ -21,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import torch
@@ -34,12 +38,15 @@ from serve.schema import SegmentOptions
 from serve.travel import prepare_image
 
 ALONE_PER_ROUND = 16
+WARM_UP = 8
 
 
-def examples(client: httpx.Client) -> tuple[list[bytes], str]:
-    """The server's example images and the names that go with them."""
+def examples(client: httpx.Client, files: Sequence[Path], vocabulary: str) -> tuple[list[bytes], str]:
+    """The images and the names to ask for; the server's own where none are given."""
     model = client.get("/v1/models").raise_for_status().json()["models"][0]
-    return [client.get(path).raise_for_status().content for path in model["examples"]], model["suggested_vocabulary"]
+    images = [path.read_bytes() for path in files]
+    images = images or [client.get(path).raise_for_status().content for path in model["examples"]]
+    return images, vocabulary or model["suggested_vocabulary"]
 
 
 def direct(segmenter: Segmenter, image: bytes, options: SegmentOptions) -> None:
@@ -81,22 +88,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", default="http://127.0.0.1:8000")
     parser.add_argument("--other", default="", help="address of a second server to compare with")
+    parser.add_argument("--model", default="miniature", help="the one that the server has")
+    parser.add_argument("--image", type=Path, nargs="*", default=[], help="files; without them the server's examples")
+    parser.add_argument("--vocabulary", default="", help="names to ask for; without them the server's suggestion")
     parser.add_argument("--images", type=int, default=64, help="per round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the plain loop")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    segmenter = frozenseg.load("miniature", device="cpu")
+    segmenter = frozenseg.load(arguments.model, device="cpu")
     # As the server's parts do: what is compared is the server, not the allocator.
     keep_freed_memory(segmenter.model.device)
     ratios, others, alone, over_http, beyond = [], [], [], [], []
     with (
-        httpx.Client(base_url=arguments.address, timeout=120) as client,
-        httpx.Client(base_url=arguments.other or arguments.address, timeout=120) as second,
+        httpx.Client(base_url=arguments.address, timeout=600) as client,
+        httpx.Client(base_url=arguments.other or arguments.address, timeout=600) as second,
         ThreadPoolExecutor(arguments.at_once) as pool,
     ):
-        images, vocabulary = examples(client)
+        images, vocabulary = examples(client, arguments.image, arguments.vocabulary)
         options = SegmentOptions(vocabulary=vocabulary)
         work = [images[i % len(images)] for i in range(arguments.images)]
 
@@ -112,7 +122,7 @@ def main() -> int:
             return send
 
         for run in (loop, through(client), through(second)):
-            run(work[: 2 * len(images)])
+            run(work[:WARM_UP])
         for number in range(arguments.rounds):
             plain = images_per_second(work, loop)
             served = images_per_second(work, through(client))
