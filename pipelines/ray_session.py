@@ -6,19 +6,16 @@ work starts. This module imports ray late: a local session must decide on authen
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from frozenseg.errors import UserInputError
+from pipelines.session_folder import session_folder
 
 NUM_START_ATTEMPTS = 3
 
@@ -167,8 +164,7 @@ def _start_local(needs: Sequence[Need], options: RayOptions) -> None:
     """A session with its own token and temporary folder: nothing in the home folder, no clash with another session."""
     refuse_early(needs, options)
     # Short, because the paths of unix sockets below it may have 107 characters at most.
-    folder = Path(tempfile.mkdtemp(prefix="fs-ray-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = session_folder("fs-ray-")
     if "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
         token = folder / "token"
         token.write_text(secrets.token_hex(32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class WandbWriter:
 
     def __init__(self, mode: str, name: str, output: Path) -> None:
         self._wandb: Any = _import("wandb")
-        run_id = _recorded(output, "wandb") or str(self._wandb.util.generate_id())
+        run_id = _recorded(output, "wandb") or secrets.token_hex(8)
         _record(output, "wandb", run_id)
         self._run = self._wandb.init(project=name, id=run_id, resume="allow", mode=mode, dir=str(output))
         # W&B's own step never goes back, a run that goes on from a checkpoint does.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from frozenseg import load
 from frozenseg.errors import UserInputError
+from pipelines.trackers import WandbWriter
 from pipelines.train import newest_state, prepare, write_model
 from pipelines.train_config import TrackingSection, TrainConfig, ValidationSection
 from pipelines.train_worker import checkpoint_store
@@ -95,7 +96,6 @@ def test_a_tracker_that_is_not_installed_is_named(
         prepare(alone(shards, tmp_path / "run", tracking=TrackingSection(wandb="offline")))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs frozenseg[tracking]: mlflow")
 def test_mlflow_gets_scores_and_pictures_in_one_run(
     shards: Path, split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,3 +118,15 @@ def test_mlflow_gets_scores_and_pictures_in_one_run(
     assert [m.step for m in client.get_metric_history(run.info.run_id, "validation/mIoU")] == [2, 4]
     pictures = [file.path for file in client.list_artifacts(run.info.run_id, "validation")]
     assert sorted(Path(path).stem.rpartition("-")[2] for path in pictures) == ["00000002", "00000004"]
+
+
+def test_a_run_of_wandb_goes_on_under_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for step in (1, 2):
+        writer = WandbWriter("offline", "small", tmp_path)
+        writer.add_scalar("loss", 0.5, step)
+        writer.add_image("validation/picture", np.zeros((8, 8, 3), dtype=np.uint8), step, dataformats="HWC")
+        writer.close()
+    (run_id,) = {path.stem.removeprefix("run-") for path in tmp_path.glob("wandb/offline-run-*/run-*.wandb")}
+    assert json.loads((tmp_path / "trackers.json").read_text()) == {"wandb": run_id}
+    assert len(list(tmp_path.glob("wandb/offline-run-*/files/media/images/validation/picture_*.png"))) == 2
