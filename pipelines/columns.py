@@ -26,6 +26,8 @@ DENSE, SAM, SOURCE = "clip_dense", "sam", "feature_source"
 MASKS, MASK_SHAPE, CATEGORIES, THINGS = "target_masks", "target_shape", "target_categories", "target_things"
 IMAGE_ID, EPOCH, INDEX, IS_PADDING, ERROR = "image_id", "epoch", "index", "is_padding", "error"
 IMAGE, VALID_SIZE = "image", "valid_size"
+READ_SECONDS, ENCODE_SECONDS, ENCODER, MADE_AT = "read_seconds", "encode_seconds", "encoder", "made_at"
+"""What stages tell of themselves: work per image, who did it, when it was done (seconds since 1970)."""
 
 
 def features_to_columns(features: EncoderFeatures, codec: Codec = "float32", with_dense: bool = True) -> Columns:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import IO
 
 LOCK = "owner.lock"
-_HELD: list[IO[str]] = []
-"""Open as long as the process lives; the system lets go of a lock with the last process that holds it."""
 
 
 def session_folder(prefix: str) -> Path:
@@ -24,10 +22,9 @@ def session_folder(prefix: str) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     new = folder / f"{LOCK}.new"
-    lock = new.open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    # Open as long as the process lives; the system lets go of a lock with the last process that holds it.
+    fcntl.flock(os.open(new, os.O_CREAT | os.O_WRONLY), fcntl.LOCK_EX)
     new.rename(folder / LOCK)  # seen by others only once it is held
-    _HELD.append(lock)
     return folder
 
 

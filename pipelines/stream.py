@@ -26,6 +26,7 @@ from pipelines import columns as c
 from pipelines.codec import Codec
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders, columns_to_batch
 from pipelines.feature_cache import CacheOptions
+from pipelines.stream_watch import StreamWatch, stamped, worker_column
 from shards import ShardReader, epoch_order
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def feature_stream(config: StreamConfig, rows: Rows) -> Any:
     numbers = ray.data.range(num_rows, override_num_blocks=num_rows // per_block)
     numbers.context.execution_options = execution_options(config)
     images = numbers.map_batches(
-        load_rows,
+        _load_and_stamp,
         batch_size=per_block,
         fn_kwargs={"table": table, "config": config},
         zero_copy_batch=True,
@@ -138,7 +139,7 @@ def feature_stream(config: StreamConfig, rows: Rows) -> Any:
     if config.mode == "inline":
         return images
     return images.map_batches(
-        EncoderActor,
+        StampedEncoderActor,
         fn_constructor_kwargs={
             "source": config.encoders,
             "codec": config.codec,
@@ -161,6 +162,18 @@ def execution_options(config: StreamConfig) -> Any:
     if config.object_store_mb is not None:
         options.resource_limits = options.resource_limits.copy(object_store_memory=config.object_store_mb * 2**20)
     return options
+
+
+class StampedEncoderActor(EncoderActor):
+    """With what a watcher of the stream wants to know."""
+
+    def __call__(self, columns: c.Columns) -> c.Columns:
+        made = stamped(super().__call__, c.ENCODE_SECONDS)(columns)
+        return {**made, c.ENCODER: worker_column(len(made[c.IMAGE_ID]))}
+
+
+def _load_and_stamp(batch: dict[str, npt.NDArray[Any]], table: Any, config: StreamConfig) -> c.Columns:
+    return stamped(functools.partial(load_rows, table=table, config=config), c.READ_SECONDS)(batch)
 
 
 @functools.lru_cache(maxsize=4)
@@ -231,12 +244,15 @@ class StreamedBatch:
     consumed: dict[int, tuple[str, ...]]
 
 
-def training_batches(shard: Any, config: StreamConfig, batch_size: int) -> Iterator[StreamedBatch]:
+def training_batches(
+    shard: Any, config: StreamConfig, batch_size: int, stream_watch: StreamWatch | None = None
+) -> Iterator[StreamedBatch]:
     """Batches of `batch_size` images for one rank, the same numbers in every mode.
 
     Args:
         shard: the rank's `ray.train.get_dataset_shard(...)`, or any Ray data set made by `feature_stream`.
         batch_size: images per rank and step, a multiple of `encoder_batch` or a divisor of it.
+        stream_watch: looks at every block as it is taken.
 
     Raises:
         SkippedShareError: more unreadable samples than `max_skipped_share`.
@@ -251,6 +267,8 @@ def training_batches(shard: Any, config: StreamConfig, batch_size: int) -> Itera
     pieces: list[c.Columns] = []
     prefetch = max(2, 2 * batch_size // per_block)
     for block in shard.iter_batches(batch_size=per_block, batch_format="numpy", prefetch_batches=prefetch):
+        if stream_watch is not None:
+            stream_watch.look_at(block)
         block = encode(block) if encode is not None else block
         watch.look_at(block)
         for start in range(0, len(block[c.IMAGE_ID]), step):

@@ -37,6 +37,7 @@ from frozenseg.training.hooks import write_line
 from frozenseg.types import TextEmbeddings, TrainingBatch
 from pipelines.deepspeed_engine import DeepSpeedEngine, ensure_process_group
 from pipelines.stream import StreamConfig, training_batches
+from pipelines.stream_watch import StreamRecorder, StreamWatch
 from pipelines.trackers import open_writers
 from pipelines.train_config import TrainConfig
 from pipelines.validation import Validator, tell
@@ -77,13 +78,18 @@ def train(loop_config: dict[str, Any]) -> None:
 
     plan: WorkerPlan = loop_config["plan"]
     shard = ray.train.get_dataset_shard(DATASET)
-    num_workers = ray.train.get_context().get_world_size()
-    train_on(plan, streamed(shard, plan.stream, plan.config.micro_batch_size(num_workers)))
+    context = ray.train.get_context()
+    num_workers, rank = context.get_world_size(), context.get_world_rank()
+    path = Path(plan.config.output) / "stream" / f"rank-{rank}.jsonl"
+    watch = StreamWatch(num_workers, StreamRecorder(path, rank, write_line if rank == 0 else None))
+    train_on(plan, streamed(shard, plan.stream, plan.config.micro_batch_size(num_workers), watch))
 
 
-def streamed(shard: Any, stream: StreamConfig, batch_size: int) -> Iterator[TrainingBatch]:
+def streamed(
+    shard: Any, stream: StreamConfig, batch_size: int, watch: StreamWatch | None = None
+) -> Iterator[TrainingBatch]:
     """The feature stream's batches as the loop takes them."""
-    for item in training_batches(shard, stream, batch_size):
+    for item in training_batches(shard, stream, batch_size, watch):
         yield dataclasses.replace(item.batch, consumed=item.consumed)
 
 

@@ -19,6 +19,7 @@ from pipelines import columns as c
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders
 from pipelines.shard import ShardOptions, shard_coco, write_job
 from pipelines.stream import Rows, StreamConfig, epoch_rows, feature_stream, load_rows, training_batches
+from pipelines.stream_watch import StreamReport, StreamWatch
 from shards import ShardReader, epoch_order
 from tests.model.tiny import tiny_spec
 
@@ -193,7 +194,9 @@ def test_out_of_memory_halves_the_batch_and_says_so(
 def test_ray_streams_the_same_bits_in_order(shards: str, ray_session: None) -> None:
     config = config_for(shards, encoder_batch=2, max_actors=2, actor_cpus=0.5, object_store_mb=100)
     rows = epoch_rows([str(i) for i in range(7)], 0, range(2), 4)
-    streamed = list(training_batches(feature_stream(config, rows), config, 4))
+    reports: list[StreamReport] = []
+    watch = StreamWatch(1, reports.append, every_s=0.0)
+    streamed = list(training_batches(feature_stream(config, rows), config, 4, watch))
     local = list(training_batches(LocalStream(config, rows), config, 4))
     assert [b.batch.image_ids for b in streamed] == [b.batch.image_ids for b in local]
     for a, b in zip(streamed, local, strict=True):
@@ -201,3 +204,5 @@ def test_ray_streams_the_same_bits_in_order(shards: str, ray_session: None) -> N
         pairs = zip(levels(a.batch.features), levels(b.batch.features), strict=True)
         assert all(torch.equal(x, y) for x, y in pairs)
         assert all(torch.equal(x.masks, y.masks) for x, y in zip(a.batch.targets, b.batch.targets, strict=True))
+    assert len(reports) == 8, "one a block"
+    assert all(report.num_encoders == 1 and report.encode_seconds > 0 < report.read_seconds for report in reports)
