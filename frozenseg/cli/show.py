@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from PIL import Image
 
     from frozenseg.data.dataset import SegmentationData
+    from frozenseg.encoders import SamImageEncoder
+    from frozenseg.inference.options import InferenceOptions
     from frozenseg.inference.segmenter import Segmenter
 
 
@@ -34,12 +38,14 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """k-means clusters of the SAM features of a picture, one panel per model: give one model per SAM size."""
+    """k-means clusters of the SAM features of a picture, one panel per SAM."""
 
     image: Annotated[str, tyro.conf.Positional]
     """A picture."""
-    models: tuple[str, ...] = ("miniature",)
-    """Model folders."""
+    models: tuple[str, ...] = ()
+    """Model folders, whose SAMs are shown; the miniature where no SAM is named at all."""
+    sams: tuple[Literal["vit_t", "vit_b", "vit_l", "vit_h"], ...] = ()
+    """Released SAMs by their size, as `frozenseg weights get` keeps them."""
     clusters: int = 8
     """How many clusters."""
     to: Path = Path("features.png")
@@ -137,9 +143,7 @@ def _attention(args: Attention) -> Image.Image:
 
 def _features(args: Features) -> Image.Image:
     from frozenseg.data import collate, resize_for_test
-    from frozenseg.errors import UserInputError
     from frozenseg.inference.figures import clusters, draw_clusters, picture_of, side_by_side
-    from frozenseg.inference.loading import load_segmenter
     from frozenseg.inference.palette import category_colors
     from frozenseg.inference.segmenter import read_image
     from frozenseg.types import Category, Vocabulary
@@ -147,21 +151,37 @@ def _features(args: Features) -> Image.Image:
     sample = read_image(args.image)
     colors = category_colors(Vocabulary(categories=tuple(Category(name=f"#{n}") for n in range(args.clusters))))
     panels, notices = [("picture", picture_of(sample.image))], []
-    for folder in args.models:
-        segmenter = load_segmenter(folder, args.device, "float32")
-        options = segmenter.options
+    for name, sam, options, notice in _sams(args):
         resized = resize_for_test(sample, options.shortest_side, options.longest_side)
         batch = collate([resized])
-        features = segmenter.model.encode(batch).sam[0]
-        if not features.numel():
-            raise UserInputError(f"{folder}: expected a model with SAM, found one without")
+        features = sam.encode_image(batch.images, batch.valid_sizes)[0]
         # The padding of the picture has features too, and nothing to show.
         part = [valid / padded for valid, padded in zip(resized.image.shape[1:], batch.images.shape[2:], strict=True)]
         height, width = (max(1, round(n * p)) for n, p in zip(features.shape[1:], part, strict=True))
         labels = clusters(features[:, :height, :width], args.clusters)
-        panels.append((segmenter.model.spec.name, draw_clusters(labels, colors).resize(_size(sample.image), 0)))
-        notices += [segmenter.notice] if segmenter.notice else []
+        panels.append((name, draw_clusters(labels, colors).resize(_size(sample.image), 0)))
+        notices += [notice] if notice else []
     return side_by_side(panels, "; ".join(dict.fromkeys(notices)))
+
+
+def _sams(args: Features) -> Iterator[tuple[str, SamImageEncoder, InferenceOptions, str]]:
+    """Name, encoder, how it wants its pictures, and what has to be said of it; one is in memory at a time."""
+    from frozenseg.errors import UserInputError
+    from frozenseg.inference.loading import load_segmenter, resolve_device
+    from frozenseg.inference.options import InferenceOptions
+    from frozenseg.model.load_encoders import load_sam
+    from frozenseg.model.official import official
+    from frozenseg.model.spec import SamReference
+
+    for folder in args.models or (() if args.sams else ("miniature",)):
+        segmenter = load_segmenter(folder, args.device, "float32")
+        if segmenter.model.sam is None:
+            raise UserInputError(f"{folder}: expected a model with SAM, found one without")
+        yield segmenter.model.spec.name, segmenter.model.sam, segmenter.options, segmenter.notice
+    for size in args.sams:
+        file_name = official(f"sam-{size.replace('_', '-')}").file_name
+        sam = load_sam(SamReference(architecture=size, source="official", location=file_name), Path())
+        yield f"SAM {size}", sam.to(resolve_device(args.device)), InferenceOptions(), ""
 
 
 def _size(image: Any) -> tuple[int, int]:

@@ -12,6 +12,8 @@ from PIL import Image
 
 from frozenseg.cli import main
 from frozenseg.decoder.layers import AttentionBlock
+from frozenseg.encoders.sam import sam_preset
+from frozenseg.encoders.sam_builder import build_sam
 from frozenseg.inference.attention_maps import attention_weights
 from frozenseg.inference.figures import Curve, clusters, draw_curves, heat_over, side_by_side
 from frozenseg.miniature.dataset import write_dataset
@@ -76,6 +78,22 @@ def test_the_command_on_the_miniature(tmp_path: Path, capsys: pytest.CaptureFixt
     command = ["show", "panels", "--dataset", "own-panoptic", "--root", str(world)]
     assert main([*command, "--images", "5"]) == 2
     assert "--images: expected positions from 0 to 0, found [5]" in capsys.readouterr().err
+
+
+def test_features_of_a_released_sam_are_those_of_its_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROZENSEG_WEIGHTS", str(tmp_path))
+    picture = tmp_path / "picture.png"
+    Image.effect_noise((64, 48), 80).convert("RGB").save(picture)
+    command = ["show", "features", str(picture), "--sams", "vit_t", "--device", "cpu", "--clusters", "3", "--to"]
+    assert main([*command, str(tmp_path / "none.png")]) == 2
+    assert "frozenseg weights get sam-vit-t" in capsys.readouterr().err
+    torch.manual_seed(0)
+    torch.save(build_sam(sam_preset("vit_t")).sam.state_dict(), tmp_path / "mobile_sam.pt")
+    assert main([*command, str(tmp_path / "one.png")]) == 0
+    with Image.open(tmp_path / "one.png") as figure:
+        assert 400 < figure.width < 900, "the picture and one panel"
 
 
 def test_recall_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
