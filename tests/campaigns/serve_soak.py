@@ -94,8 +94,10 @@ def run_soak(address: str, requests: int, at_once: int, seed: int, watch: Memory
     with httpx.Client(base_url=address, timeout=180) as client, ThreadPoolExecutor(at_once) as pool:
         answers = pool.map(lambda n: one_request(client, n, seed, image, names, outcome), range(requests))
         for number, _ in enumerate(answers):
-            if watch is not None and number % max(1, requests // NUM_LOOKS) == 0:
-                watch.look()
+            if number % max(1, requests // NUM_LOOKS) == 0:
+                print(f"soak: {number}/{requests}, {len(outcome.lost)} lost", flush=True)
+                if watch is not None:
+                    watch.look()
     return outcome
 
 
