@@ -12,22 +12,30 @@ import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from frozenseg.errors import UserInputError
 from pipelines.session_folder import session_folder
 
 NUM_START_ATTEMPTS = 3
+AUTOSCALES_VARIABLE = "FROZENSEG_AUTOSCALES"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """`count` workers or actors called `name`, each holding `cpus` and `gpus` for the whole run."""
+    """`count` workers or actors called `name`, each holding `cpus`, `gpus` and one of the cluster's own `resource`, if
+    that is named, for the whole run."""
 
     name: str
     count: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+    resource: str | None = None
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What each holds, under Ray's names."""
+        return {"CPU": self.cpus, "GPU": self.gpus} | ({self.resource: 1.0} if self.resource else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +47,8 @@ class RayOptions:
     machine's count (they are a budget for Ray's scheduler, not cores: every worker here runs one torch thread);
     num_gpus: None for what the machine has; object_store_mb: shared memory for data on its way; dashboard: costs a few
     seconds and 0.4 GB, and without it Ray Train fills the log with errors about the missing dashboard; autoscales: the
-    cluster adds nodes on demand, so that a plan larger than what is there now is not refused.
+    cluster adds nodes on demand, so that a plan larger than what is there now is not refused; it is on where Ray is
+    started with FROZENSEG_AUTOSCALES=1, as our cluster files do.
     """
 
     address: str | None = None
@@ -47,7 +56,7 @@ class RayOptions:
     num_gpus: int | None = None
     object_store_mb: int = 1000
     dashboard: bool = True
-    autoscales: bool = False
+    autoscales: bool = field(default_factory=lambda: os.environ.get(AUTOSCALES_VARIABLE) == "1")
 
 
 def check_schedulable(needs: Sequence[Need], nodes: Sequence[Mapping[str, float]]) -> None:
@@ -55,31 +64,32 @@ def check_schedulable(needs: Sequence[Need], nodes: Sequence[Mapping[str, float]
 
     The needs are placed largest first on the first node with room, so a plan that passes can really be scheduled.
     """
-    total = {key: sum(node.get(key, 0.0) for node in nodes) for key in ("CPU", "GPU")}
-    wanted = {"CPU": sum(n.count * n.cpus for n in needs), "GPU": sum(n.count * n.gpus for n in needs)}
+    names = list(dict.fromkeys(name for need in needs for name in need.amounts))
+    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in names}
+    wanted = {name: sum(need.count * need.amounts.get(name, 0.0) for need in needs) for name in names}
     listing = ", ".join(f"{n.count} x {n.name} ({_amount(n)})" for n in needs)
-    for key, amount in wanted.items():
-        if amount > total[key] + 1e-6:
+    for name, amount in wanted.items():
+        if amount > total[name] + 1e-6:
             raise UserInputError(
-                f"this plan cannot be scheduled: it holds {amount:g} {key}s at once ({listing}), the cluster has "
-                f"{total[key]:g}: {amount - total[key]:g} {key}s are missing"
+                f"this plan cannot be scheduled: it holds {amount:g} {name}s at once ({listing}), the cluster has "
+                f"{total[name]:g}: {amount - total[name]:g} {name}s are missing"
             )
-    free = [[node.get("CPU", 0.0), node.get("GPU", 0.0)] for node in nodes]
+    free = [{name: node.get(name, 0.0) for name in names} for node in nodes]
     each = sorted((n for n in needs for _ in range(n.count)), key=lambda n: (n.gpus, n.cpus), reverse=True)
     for need in each:
-        room = next((f for f in free if f[0] + 1e-6 >= need.cpus and f[1] + 1e-6 >= need.gpus), None)
+        fitting = (f for f in free if all(f[name] + 1e-6 >= amount for name, amount in need.amounts.items()))
+        room = next(fitting, None)
         if room is None:
             raise UserInputError(
                 f"this plan cannot be scheduled: no node has room for {need.name} ({_amount(need)}) beside the rest of "
                 f"the plan ({listing}); the nodes have {', '.join(_node(node) for node in nodes)}"
             )
-        room[0] -= need.cpus
-        room[1] -= need.gpus
+        for name, amount in need.amounts.items():
+            room[name] -= amount
 
 
 def _amount(need: Need) -> str:
-    parts = [f"{need.cpus:g} CPU"] if need.cpus else []
-    return " + ".join(parts + ([f"{need.gpus:g} GPU"] if need.gpus else [])) or "nothing"
+    return " + ".join(f"{amount:g} {name}" for name, amount in need.amounts.items() if amount) or "nothing"
 
 
 def _node(node: Mapping[str, float]) -> str:
@@ -195,9 +205,16 @@ def _start_local(needs: Sequence[Need], options: RayOptions) -> None:
 def _check_cluster(needs: Sequence[Need], options: RayOptions) -> None:
     import ray
 
-    if not options.autoscales:
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    if options.autoscales:
+        return
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    try:
         check_schedulable(needs, [node["Resources"] for node in nodes if node["Alive"]])
+    except UserInputError as error:
+        hint = (
+            f"a cluster that adds nodes on demand needs --ray.autoscales, or {AUTOSCALES_VARIABLE}=1 where Ray starts"
+        )
+        raise UserInputError(f"{error} ({hint})") from None
 
 
 def _quiet() -> None:

@@ -43,9 +43,9 @@ class StreamConfig:
     trainers' own processes, `cache` is `stream` with features kept for views that come again; jitter: augmentation;
     seed: of order and augmentation; codec: how features travel; dtype: that trainers get; encoder_batch: images per
     encoder call and per block; min_actors, max_actors: the pool grows and shrinks between them; actor_cpus, actor_gpus:
-    each (a reading task takes 1 CPU); max_readers: reading tasks at once, None for as many as CPUs are free;
-    object_store_mb: bound of the memory that blocks under way may take; max_skipped_share: of unreadable samples;
-    cache: where and how much is kept, with mode `cache` only.
+    each (a reading task takes 1 CPU); actor_resource: of the cluster's own that each holds one of; max_readers: reading
+    tasks at once, None for as many as CPUs are free; object_store_mb: bound of the memory that blocks under way may
+    take; max_skipped_share: of unreadable samples; cache: where and how much is kept, with mode `cache` only.
     """
 
     shards: str
@@ -60,6 +60,7 @@ class StreamConfig:
     max_actors: int = 1
     actor_cpus: float = 1.0
     actor_gpus: float = 0.0
+    actor_resource: str | None = None
     max_readers: int | None = None
     object_store_mb: int | None = None
     max_skipped_share: float = 0.01
@@ -151,6 +152,7 @@ def feature_stream(config: StreamConfig, rows: Rows) -> Any:
         compute=ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
         num_cpus=config.actor_cpus,
         num_gpus=config.actor_gpus,
+        resources={config.actor_resource: 1.0} if config.actor_resource else None,
     )
 
 

@@ -81,9 +81,17 @@ def needs(config: TrainConfig) -> list[Need]:
     """What the run holds for its whole time, for the check before it starts."""
     workers, features = config.workers, config.features
     num_workers = workers.min_workers or workers.num_workers
-    wanted = [Need(name="train worker", count=num_workers, cpus=workers.cpus, gpus=workers.gpus)]
+    wanted = [
+        Need(name="train worker", count=num_workers, cpus=workers.cpus, gpus=workers.gpus, resource=workers.resource)
+    ]
     if features.mode != "inline":
-        pool = Need(name="encoder actor", count=features.min_actors, cpus=features.actor_cpus, gpus=features.actor_gpus)
+        pool = Need(
+            name="encoder actor",
+            count=features.min_actors,
+            cpus=features.actor_cpus,
+            gpus=features.actor_gpus,
+            resource=features.actor_resource,
+        )
         wanted.append(pool)
     return [*wanted, Need(name="reading task")]
 

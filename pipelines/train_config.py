@@ -87,14 +87,16 @@ class WorkersSection:
 
     Fields: num_workers; min_workers: makes the group elastic: it starts with this many when there is no room for more,
     and changes its size when the cluster does; cpus, gpus: of each, for Ray's scheduler (fractions allowed, not when
-    elastic); threads: torch threads of each; micro_batches: per worker and step (gradient accumulation); max_failures:
-    how often in a row workers or nodes may be lost without a new checkpoint in between.
+    elastic); resource: of the cluster's own that each holds one of, such as `trainer` of cluster.yaml, which keeps them
+    off other nodes; threads: torch threads of each; micro_batches: per worker and step (gradient accumulation);
+    max_failures: how often in a row workers or nodes may be lost without a new checkpoint in between.
     """
 
     num_workers: int = 4
     min_workers: int | None = None
     cpus: float = 1.0
     gpus: float = 1.0
+    resource: str | None = None
     threads: int = 1
     micro_batches: int = 1
     max_failures: int = 8
@@ -103,10 +105,10 @@ class WorkersSection:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesSection:
     """Fields: mode: `stream` (encoders in a pool of actors), `inline` (in the trainers) or `cache` (`stream`, and the
-    features of views that repeat are kept); codec: how features travel;
-    encoder_dtype: of the encoders' computation; encoder_batch: images per encoder call; min_actors, max_actors: of the
-    pool; actor_cpus, actor_gpus: of each; max_readers: tasks that read and augment at once, by default as many as CPUs
-    are free; object_store_mb: bound of the data under way, in MiB; max_skipped_share: of unreadable samples;
+    features of views that repeat are kept); codec: how features travel; encoder_dtype: of the encoders' computation;
+    encoder_batch: images per encoder call; min_actors, max_actors: of the pool; actor_cpus, actor_gpus, actor_resource:
+    of each, as of the trainers; max_readers: tasks that read and augment at once, by default as many as CPUs are free;
+    object_store_mb: bound of the data under way, in MiB; max_skipped_share: of unreadable samples;
     cache: where and how much is kept, with `cache` only."""
 
     mode: FeatureMode = "stream"
@@ -117,6 +119,7 @@ class FeaturesSection:
     max_actors: int = 8
     actor_cpus: float = 1.0
     actor_gpus: float = 1.0
+    actor_resource: str | None = None
     max_readers: int | None = None
     object_store_mb: int | None = None
     max_skipped_share: float = 0.01
@@ -286,6 +289,7 @@ class TrainConfig:
             max_actors=features.max_actors,
             actor_cpus=features.actor_cpus,
             actor_gpus=features.actor_gpus,
+            actor_resource=features.actor_resource,
             max_readers=features.max_readers,
             object_store_mb=features.object_store_mb,
             max_skipped_share=features.max_skipped_share,

@@ -40,6 +40,7 @@ def fit(plan: WorkerPlan, rows: Callable[[], Rows]) -> str | None:
 
     config, workers = plan.config, plan.config.workers
     resources = {"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {})
+    resources |= {workers.resource: 1.0} if workers.resource else {}
     size = (workers.min_workers, workers.num_workers) if workers.min_workers else workers.num_workers
     trainer = TorchTrainer(
         train,

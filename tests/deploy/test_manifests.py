@@ -13,6 +13,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from frozenseg.errors import UserInputError
+from pipelines.ray_session import AUTOSCALES_VARIABLE, check_schedulable
+from pipelines.train import needs
+from pipelines.train_file import load_train_config
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER_FILES = ("cluster.yaml", "deploy/cluster-gcp.yaml", "deploy/cluster-onprem.yaml")
 KUBERAY_FILES = ("raycluster", "rayjob", "rayservice")
@@ -69,6 +74,18 @@ def test_aws_encoders_are_on_spot_and_trainers_are_not() -> None:
     groups = documents("cluster.yaml")[0]["available_node_types"]
     assert groups["encoder"]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
     assert "InstanceMarketOptions" not in groups["trainer"]["node_config"]
+
+
+@pytest.mark.parametrize("path", ["cluster.yaml", "deploy/cluster-gcp.yaml"])
+def test_the_papers_run_fits_the_full_cluster_and_is_let_wait_for_it(path: str) -> None:
+    config = documents(path)[0]
+    groups = config["available_node_types"]
+    full = [group["resources"] for group in groups.values() for _ in range(group.get("max_workers", 1))]
+    plan = needs(load_train_config(ROOT / "configs" / "coco-convnext-large-node-groups.toml"))
+    check_schedulable(plan, full)
+    with pytest.raises(UserInputError, match="cannot be scheduled"):
+        check_schedulable(plan, [groups[config["head_node_type"]]["resources"]])
+    assert any(f"{AUTOSCALES_VARIABLE}=1" in line for line in config["head_start_ray_commands"])
 
 
 def test_on_premise_counts_agree() -> None:
@@ -147,6 +164,8 @@ def test_storage_is_valid_and_is_the_one_that_pods_claim() -> None:
 @pytest.mark.parametrize("name", KUBERAY_FILES)
 def test_kuberay_versions_and_resources_agree(name: str) -> None:
     spec = cluster_spec(documents(f"deploy/kuberay/{name}.yaml")[0])
+    [head] = spec["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {"name": AUTOSCALES_VARIABLE, "value": "1"} in head["env"]
     assert spec["rayVersion"] == constrained_version("ray")
     for group in spec["workerGroupSpecs"]:
         container = group["template"]["spec"]["containers"][0]

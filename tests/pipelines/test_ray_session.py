@@ -9,7 +9,7 @@ import pytest
 
 from frozenseg.errors import UserInputError
 from pipelines.progress import StageProgress
-from pipelines.ray_session import Need, check_schedulable, start
+from pipelines.ray_session import Need, RayOptions, check_schedulable, start
 from pipelines.units import parse_bytes
 
 WORKERS = Need(name="train worker", count=2, cpus=1)
@@ -27,6 +27,10 @@ WORKERS = Need(name="train worker", count=2, cpus=1)
         # The small ones fit only when the large one is placed first.
         ([Need(name="a", count=2), Need(name="b", cpus=2)], [{"CPU": 2.0}, {"CPU": 2.0}], None),
         ([Need(name="free", cpus=0)], [{"CPU": 0.0}], None),
+        ([Need(name="trainer", resource="trainer")], [{"CPU": 8.0}], "1 trainers are missing"),
+        ([Need(name="trainer", resource="trainer")], [{"CPU": 8.0, "trainer": 1.0}], None),
+        # One node has the CPUs, the other the group's own resource.
+        ([Need(name="a", cpus=4, resource="enc")], [{"CPU": 4.0}, {"CPU": 1.0, "enc": 1.0}], "no node has room"),
         ([], [], None),
     ],
 )
@@ -44,6 +48,17 @@ def test_start_refuses_on_a_running_session(ray_session: None) -> None:
     assert start([Need(name="worker", count=4)]) is False
     with pytest.raises(UserInputError, match=r"5 x worker \(1 CPU\).*1 CPUs are missing"):
         start([Need(name="worker", count=5)])
+
+
+def test_a_cluster_that_adds_nodes_is_not_held_to_what_is_there(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = [Need(name="worker", count=5)]
+    with pytest.raises(UserInputError, match=r"needs --ray\.autoscales, or FROZENSEG_AUTOSCALES=1"):
+        start(plan, RayOptions())
+    assert start(plan, RayOptions(autoscales=True)) is False
+    monkeypatch.setenv("FROZENSEG_AUTOSCALES", "1")
+    assert start(plan, RayOptions()) is False
 
 
 @pytest.mark.parametrize(
