@@ -121,16 +121,9 @@ def feature_stream(config: StreamConfig, rows: Rows) -> Any:
     import ray
     import ray.data
 
-    num_rows, per_block = len(rows), config.encoder_batch
-    if num_rows == 0 or num_rows % per_block:
-        raise UserInputError(
-            f"feature stream: expected a multiple of {per_block} rows and at least one, found {num_rows}"
-        )
     table = ray.put(rows)
-    # A range is made where it is read: no block per row travels from the driver, however long the run is.
-    numbers = ray.data.range(num_rows, override_num_blocks=num_rows // per_block)
-    numbers.context.execution_options = execution_options(config)
-    images = numbers.map_batches(
+    per_block = config.encoder_batch
+    images = row_numbers(len(rows), config).map_batches(
         _load_and_stamp,
         batch_size=per_block,
         fn_kwargs={"table": table, "config": config},
@@ -139,15 +132,41 @@ def feature_stream(config: StreamConfig, rows: Rows) -> Any:
     )
     if config.mode == "inline":
         return images
+    arguments = {"source": config.encoders, "codec": config.codec, "with_dense": False, "cache": config.cache}
+    return encoder_pool(images, config, StampedEncoderActor, arguments)
+
+
+def row_numbers(num_rows: int, config: StreamConfig) -> Any:
+    """A ray.data.Dataset of the numbers below `num_rows`, in blocks of `encoder_batch`, with the stream's bounds.
+
+    Raises:
+        UserInputError: no rows, or rows that don't fill blocks.
+    """
+    import ray.data
+
+    per_block = config.encoder_batch
+    if num_rows == 0 or num_rows % per_block:
+        raise UserInputError(
+            f"feature stream: expected a multiple of {per_block} rows and at least one, found {num_rows}"
+        )
+    # A range is made where it is read: no block per row travels from the driver, however long the run is.
+    numbers = ray.data.range(num_rows, override_num_blocks=num_rows // per_block)
+    numbers.context.execution_options = execution_options(config)
+    return numbers
+
+
+def encoder_pool(images: Any, config: StreamConfig, actor: type[Any], arguments: Mapping[str, Any]) -> Any:
+    """The stage of `feature_stream` that turns images into features: a pool of actors over a ray.data.Dataset.
+
+    Args:
+        actor, arguments: built once per process; called with a block of columns, it returns a block of columns.
+    """
+    import ray.data
+
     return images.map_batches(
-        StampedEncoderActor,
-        fn_constructor_kwargs={
-            "source": config.encoders,
-            "codec": config.codec,
-            "with_dense": False,
-            "cache": config.cache,
-        },
-        batch_size=per_block,
+        actor,
+        fn_constructor_kwargs=dict(arguments),
+        batch_size=config.encoder_batch,
         zero_copy_batch=True,
         compute=ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
         num_cpus=config.actor_cpus,
