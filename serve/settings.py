@@ -52,15 +52,16 @@ class Scaling:
     """Replicas of one part and what each takes.
 
     Fields: min_replicas, max_replicas: autoscaled where the second is larger; num_cpus, num_gpus: of each replica, may
-    be fractional; target_ongoing: requests at once that a replica should have, more asks for another replica, 0 for
-    half of what it takes; upscale_delay_s, downscale_delay_s: how long the load must ask for it.
+    be fractional; target_ongoing: requests at once that a replica should have on average (below 1 where it waits for
+    others most of the time), more asks for another replica, 0 for half of what it takes; upscale_delay_s,
+    downscale_delay_s: how long the load must ask for it.
     """
 
     min_replicas: int = 1
     max_replicas: int = 1
     num_cpus: float = 0.25
     num_gpus: float = 0.0
-    target_ongoing: int = 0
+    target_ongoing: float = 0.0
     upscale_delay_s: float = 10.0
     downscale_delay_s: float = 300.0
 

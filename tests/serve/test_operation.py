@@ -91,8 +91,8 @@ def test_a_killed_replica_loses_no_accepted_request(server: Server, part: str) -
         ray.kill(ray.get_actor(name, namespace="serve"))
         before = seen.statuses[HTTPStatus.OK]
         until(lambda: seen.statuses[HTTPStatus.OK] > before + 8)
+        until(lambda: len(replicas(part) - {name}) == 1)
     assert seen.unclear == []
-    assert len(replicas(part) - {name}) == 1
 
 
 @pytest.fixture(scope="module")
@@ -121,18 +121,20 @@ def deploy(**arguments: Any) -> None:
 def test_a_new_model_takes_over_while_requests_go_on_and_encoders_follow_the_load(
     server: Server, second_model: Path
 ) -> None:
-    scaling = {"max_replicas": 2, "target_ongoing": 1, "upscale_delay_s": 0.0, "downscale_delay_s": 1.0}
+    # On average the encoders have less than one request here: most of them wait for the decoder.
+    scaling = {"max_replicas": 2, "target_ongoing": 0.1, "upscale_delay_s": 0.0, "downscale_delay_s": 1.0}
+    old = replicas("Encoders")
     try:
         with load(server, 4) as seen:
             until(lambda: seen.statuses[HTTPStatus.OK] > 3)
             deploy(model=str(second_model), encoders=scaling)
             before = seen.models["second"]
             until(lambda: seen.models["second"] > before + 8)
-            until(lambda: len(replicas("Encoders")) == 2)
+            until(lambda: len(replicas("Encoders") - old) == 2)
         assert seen.unclear == []
         assert set(seen.statuses) == {HTTPStatus.OK}, seen.statuses
         assert set(seen.models) == {"miniature", "second"}, "both models answered, and nothing else did"
-        until(lambda: len(replicas("Encoders")) == 1)
+        until(lambda: len(replicas("Encoders") - old) == 1)
     finally:
         deploy()
     with httpx.Client(base_url=server.address, timeout=WAIT_S) as client:
