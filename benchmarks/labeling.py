@@ -1,6 +1,7 @@
 """What labeling costs beside its encoders and decoder.
 
 python -m benchmarks.labeling rate --images 24                    # against a plain loop, one worker each, in turns
+python -m benchmarks.labeling pool-rate --images 8                # the same through a pool of Ray's
 python -m benchmarks.labeling scaling --workers 1 8 64            # encoders that sleep, dealt parts by Ray Data
 python -m benchmarks.labeling memory --images 1000000             # the driver's largest memory, invented labels
 """
@@ -16,6 +17,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from benchmarks.simulated_labels import SleepingActor, WritingActor
 from frozenseg.data import decode_image
@@ -30,6 +32,7 @@ from pipelines.segmenter_pool import PoolOptions, SegmenterSource, run_parts
 
 VOCABULARY = "red button; green flag; water(stuff); brick(stuff)"
 FORMATS: tuple[LabelFormat, ...] = ("coco-panoptic", "parquet")
+_NUM_PARTS = 4
 
 
 def rate(images: Path, count: int, rounds: int) -> dict[str, float]:
@@ -52,6 +55,44 @@ def rate(images: Path, count: int, rounds: int) -> dict[str, float]:
             actor(part_of(number, range(count), references))
             plain.append(count / (middle - start))
             ours.append(count / (time.perf_counter() - middle))
+    return _compared(plain, ours)
+
+
+class TimedLabelActor(LabelActor):
+    """Says when each part began and ended."""
+
+    def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
+        start = time.time()
+        return {**super().__call__(part), "start": start, "end": time.time()}
+
+
+def pool_rate(images: Path, images_per_part: int, rounds: int) -> dict[str, float]:
+    """Images a second of the model alone over decoded images in this process, and of one actor of a pool of Ray's from
+    the end of its first part to the end of its last, in turns. Both with one thread of torch's."""
+    source, vocabulary = SegmenterSource(model="miniature"), load_vocabulary(VOCABULARY)
+    found = find_corpus(str(images))
+    references = [found[i % len(found)] for i in range(images_per_part)]
+    decoded = [decode_image(read_image_bytes(r), r.image_id) for r in references]
+    segmenter = source.build()
+    segmenter.predict_batch([decoded[0]], vocabulary)
+    plain: list[float] = []
+    ours: list[float] = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for image in decoded:
+            segmenter.predict_batch([image], vocabulary)
+        plain.append(images_per_part / (time.perf_counter() - start))
+        with tempfile.TemporaryDirectory() as to:
+            options = LabelOptions(to=to, vocabulary=VOCABULARY, formats=FORMATS)
+            arguments = {"segmenter": source, "options": options, "to": to}
+            parts = (part_of(number, range(images_per_part), references) for number in range(_NUM_PARTS))
+            results = list(run_parts(TimedLabelActor, arguments, parts, _NUM_PARTS, PoolOptions()))
+        ends = sorted(result["end"] for result in results)
+        ours.append(images_per_part * (_NUM_PARTS - 1) / (ends[-1] - ends[0]))
+    return _compared(plain, ours)
+
+
+def _compared(plain: list[float], ours: list[float]) -> dict[str, float]:
     ratios = [o / p for o, p in zip(ours, plain, strict=True)]
     return {
         "plain, images/s": statistics.median(plain),
@@ -118,7 +159,7 @@ def memory(count: int, images_per_part: int, *, with_ray: bool) -> dict[str, flo
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("rate", "scaling", "memory"))
+    parser.add_argument("what", choices=("rate", "pool-rate", "scaling", "memory"))
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--folder", type=Path, default=Path("docs/images/scene.png"))
     parser.add_argument("--rounds", type=int, default=5)
@@ -132,6 +173,9 @@ def main() -> int:
     match arguments.what:
         case "rate":
             results.append(rate(arguments.folder, arguments.images, arguments.rounds))
+        case "pool-rate":
+            with ray_session.session([Need(name="a")], RayOptions(dashboard=False)):
+                results.append(pool_rate(arguments.folder, arguments.images, arguments.rounds))
         case "memory":
             results.append(memory(arguments.images, arguments.images_per_part, with_ray=not arguments.no_ray))
         case "scaling":

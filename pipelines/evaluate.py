@@ -51,6 +51,8 @@ class EvaluateActor:
         self.options = dataclasses.replace(self.segmenter.options, **options)
         self.predictions = predictions
         self.store = PartStore(to)
+        # Words that the model doesn't know are no image's fault: they end the run before the first one.
+        self.segmenter.model.text(self.vocabulary)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         start = time.monotonic()

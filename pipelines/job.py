@@ -12,6 +12,7 @@ import tyro
 
 from frozenseg.errors import FrozenSegError
 from pipelines.ray_session import Need, RayOptions
+from pipelines.storage_root import below_storage
 
 if TYPE_CHECKING:
     from pipelines.segmenter_pool import PoolOptions, SegmenterSource
@@ -43,7 +44,7 @@ class SegmenterArguments:
         from pipelines.segmenter_pool import SegmenterSource
 
         return SegmenterSource(
-            model=self.model if self.model == "miniature" else absolute(self.model),
+            model=self.model if self.model == "miniature" else absolute(below_storage(self.model)),
             device=self.device,
             dtype=self.dtype,
             random_encoders=self.random_encoders,

@@ -65,6 +65,8 @@ class LabelActor:
         self.filter = options.segment_filter(self.vocabulary)
         self.colors = category_colors(self.vocabulary)
         self.store = PartStore(to)
+        # Words that the model doesn't know are no image's fault: they end the run before the first one.
+        self.segmenter.model.text(self.vocabulary)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         references = [

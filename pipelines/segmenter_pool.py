@@ -120,13 +120,13 @@ class PartStore:
         self.storage = Storage(address)
 
     def agree_on(self, settings: dict[str, Any]) -> None:
-        """Writes the settings down, or compares them with those that are there.
+        """Writes the settings down, or compares them with those that are there. A run that came to nothing binds nobody.
 
         Raises:
             UserInputError: naming what differs; nothing is changed.
         """
         settings = json.loads(json.dumps(settings))
-        if self.storage.exists(SETTINGS_NAME):
+        if self.storage.exists(SETTINGS_NAME) and self.storage.list_names() != [SETTINGS_NAME]:
             existing = json.loads(self.storage.read_bytes(SETTINGS_NAME))
             different = [
                 key for key in sorted(settings.keys() | existing.keys()) if settings.get(key) != existing.get(key)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from frozenseg.config import to_json_dict
 from frozenseg.errors import FrozenSegError, UserInputError
+from frozenseg.inference.loading import model_folder
 from frozenseg.model import FrozenSeg, ModelSpec, build_model, load_model, save_model
 from frozenseg.training import CheckpointStore, LoopState
 from frozenseg.training.hooks import write_line
@@ -71,7 +72,7 @@ def _build(config: TrainConfig, spec: ModelSpec) -> FrozenSeg:
         spec, folder=config.encoders_folder(), weights=config.weights, decoder_seed=config.model.init_seed
     )
     if config.model.start_from is not None:
-        model.decoder.load_state_dict(load_model(config.model.start_from).decoder.state_dict())
+        model.decoder.load_state_dict(load_model(model_folder(config.model.start_from)).decoder.state_dict())
     if config.validation.shards is not None and not len(ShardReader(config.validation.shards)):
         raise UserInputError(f"validation.shards: the shard set {config.validation.shards} holds no sample")
     return model

@@ -35,8 +35,9 @@ class ModelSection:
     """The model to train.
 
     Fields: encoders_of: model folder (or `miniature`, the one inside the package) whose encoders are used; clip, sam:
-    the encoders instead; decoder: architecture of the trained part; start_from: model folder whose decoder is trained
-    on, for fine-tuning, instead of a fresh one; init_seed: of a fresh decoder; random_encoders: random weights.
+    the encoders instead; decoder: architecture of the trained part; start_from: model folder (or `miniature`) whose
+    decoder is trained on, for fine-tuning, instead of a fresh one; init_seed: of a fresh decoder; random_encoders:
+    random weights.
     """
 
     encoders_of: str | None = None
@@ -218,7 +219,7 @@ class TrainConfig:
             features = dataclasses.replace(features, cache=kept)
         if model.encoders_of is not None and model.encoders_of != MINIATURE:
             model = dataclasses.replace(model, encoders_of=absolute(model.encoders_of))
-        if model.start_from is not None:
+        if model.start_from is not None and model.start_from != MINIATURE:
             model = dataclasses.replace(model, start_from=absolute(model.start_from))
         validation = self.validation
         if validation.shards is not None:

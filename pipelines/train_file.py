@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from frozenseg.config import from_mapping, read_toml
-from frozenseg.data.files import is_remote
 from frozenseg.errors import UserInputError
-from pipelines.train_config import TrainConfig
+from pipelines.storage_root import below_storage, result_below_storage
+from pipelines.train_config import MINIATURE, TrainConfig
 
 BASE_KEY = "extends"
-STORAGE_VARIABLE = "FROZENSEG_STORAGE"
-JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it for the entry point of a submitted job."""
 
 
 def load_train_config(path: Path) -> TrainConfig:
@@ -51,27 +47,31 @@ def _over(mapping: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]
 
 
 def on_storage(config: TrainConfig) -> TrainConfig:
-    """The config with its relative addresses below $FROZENSEG_STORAGE, the folder that all nodes of a cluster see.
-
-    A submitted job runs in a folder that is thrown away, and another one the next time: there it must be set.
+    """The config with its relative addresses below $FROZENSEG_STORAGE.
 
     Raises:
         UserInputError: a relative output in a submitted job without that variable.
     """
-    storage = os.environ.get(STORAGE_VARIABLE)
-    if storage is None:
-        if JOB_VARIABLE in os.environ and not Path(config.output).is_absolute():
-            raise UserInputError(
-                f"output {config.output!r} is relative, and a submitted job runs in a folder that is thrown away: set "
-                f"{STORAGE_VARIABLE} on the cluster to a folder that all nodes see, or give --output"
-            )
-        return config
-    root = Path(storage)
+    model, features, validation, checkpoints = config.model, config.features, config.validation, config.checkpoints
+    if features.cache is not None:
+        kept = dataclasses.replace(features.cache, address=below_storage(features.cache.address))
+        features = dataclasses.replace(features, cache=kept)
+    return dataclasses.replace(
+        config,
+        shards=below_storage(config.shards),
+        output=result_below_storage(config.output, "--output"),
+        model=dataclasses.replace(
+            model, encoders_of=_model_below(model.encoders_of), start_from=_model_below(model.start_from)
+        ),
+        features=features,
+        validation=dataclasses.replace(validation, shards=_below(validation.shards)),
+        checkpoints=dataclasses.replace(checkpoints, address=_below(checkpoints.address)),
+    )
 
-    def below(address: str) -> str:
-        return address if is_remote(address) else str(root / address)
 
-    validation = config.validation
-    if validation.shards is not None:
-        validation = dataclasses.replace(validation, shards=below(validation.shards))
-    return dataclasses.replace(config, shards=below(config.shards), output=below(config.output), validation=validation)
+def _below(address: str | None) -> str | None:
+    return address if address is None else below_storage(address)
+
+
+def _model_below(folder: str | None) -> str | None:
+    return folder if folder == MINIATURE else _below(folder)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from frozenseg.errors import UserInputError
 from pipelines.job import run_job
+from pipelines.storage_root import below_storage, result_below_storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +42,15 @@ def run(arguments: Arguments) -> None:
     from pipelines.corpus import find_corpus
     from pipelines.labeling.check import agreement, draw_sample
 
+    to = result_below_storage(arguments.to, "--to")
     if arguments.corrected:
-        print(agreement(arguments.to, arguments.corrected, arguments.seed).text())
+        print(agreement(to, below_storage(arguments.corrected), arguments.seed).text())
         return
     if not arguments.images or not arguments.labels:
         raise UserInputError("expected --images and --labels to draw from, or --corrected, found neither")
-    images = find_corpus(arguments.images, arguments.image_column)
-    count = draw_sample(arguments.labels, images, arguments.to, arguments.count, arguments.seed)
-    print(f"{arguments.to}: {count} images with their labels")
+    images = find_corpus(below_storage(arguments.images), arguments.image_column)
+    count = draw_sample(below_storage(arguments.labels), images, to, arguments.count, arguments.seed)
+    print(f"{to}: {count} images with their labels")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import ray_session
 from pipelines.job import SegmenterArguments, run_job
+from pipelines.storage_root import below_storage, result_below_storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def run(arguments: Arguments) -> None:
         arguments = dataclasses.replace(arguments, **row_arguments(arguments.config, arguments.vocabularies))
     source = arguments.source(untrained=arguments.untrained)
     options = EvaluateOptions(
-        to=arguments.to,
+        to=result_below_storage(arguments.to, "--to"),
         vocabulary=arguments.vocabulary,
         options=arguments.inference_options(),
         limit=arguments.limit,
@@ -71,7 +72,9 @@ def run(arguments: Arguments) -> None:
         seed=arguments.seed,
     )
     # Everything that reading tells is read before Ray starts: a mistake then costs a second.
-    data = DataSource.chosen(arguments.data, arguments.dataset, arguments.root, arguments.split)
+    data = DataSource.chosen(
+        below_storage(arguments.data), arguments.dataset, below_storage(arguments.root), arguments.split
+    )
     check(source, data, options)
     with ray_session.session(arguments.needs(), arguments.ray):
         print(card(evaluate(source, data, options, arguments.pool())))

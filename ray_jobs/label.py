@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines import ray_session
 from pipelines.job import SegmenterArguments, run_job
+from pipelines.storage_root import below_storage, result_below_storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,9 @@ def run(arguments: Arguments) -> None:
     from pipelines.labeling.options import LabelOptions
 
     source = arguments.source()
+    to = result_below_storage(arguments.to, "--to")
     options = LabelOptions(
-        to=arguments.to,
+        to=to,
         vocabulary=arguments.vocabulary,
         formats=tuple(name.strip() for name in arguments.formats.split(",")),  # type: ignore[misc]
         options=arguments.inference_options(),
@@ -77,7 +79,7 @@ def run(arguments: Arguments) -> None:
     )
     # Everything that reading tells is read before Ray starts: a mistake then costs a second.
     check(source, options)
-    images = find_corpus(arguments.images, arguments.image_column)
+    images = find_corpus(below_storage(arguments.images), arguments.image_column)
     pool = arguments.pool()
     if arguments.dry_run:
         print(estimate_labels(source, images, options, pool, arguments.dry_run, arguments.price_per_hour).text())
@@ -87,7 +89,7 @@ def run(arguments: Arguments) -> None:
     if report.notice:
         print(report.notice)
     print(
-        f"{arguments.to}: {report.num_images} images, {report.num_labelled} of them labelled now, "
+        f"{to}: {report.num_images} images, {report.num_labelled} of them labelled now, "
         f"{report.num_errors} could not be read (errors.parquet)"
     )
 

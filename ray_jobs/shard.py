@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipelines import ray_session
 from pipelines.job import run_job
 from pipelines.ray_session import Need, RayOptions
+from pipelines.storage_root import below_storage, result_below_storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,9 @@ def run(arguments: Arguments) -> None:
     from pipelines.shard import ShardOptions, shard_coco
     from pipelines.units import parse_bytes
 
+    to, root = result_below_storage(arguments.to, "--to"), below_storage(arguments.root)
     options = ShardOptions(
-        to=arguments.to,
+        to=to,
         prefix=arguments.prefix,
         shard_bytes=parse_bytes(arguments.shard_size),
         samples_per_shard=arguments.samples_per_shard,
@@ -73,11 +75,9 @@ def run(arguments: Arguments) -> None:
     )
     # Everything that reading tells is read before Ray starts: a mistake then costs a second.
     if arguments.dataset:
-        source: SegmentationData = open_dataset(arguments.dataset, arguments.root, arguments.split)
+        source: SegmentationData = open_dataset(arguments.dataset, root, arguments.split)
     else:
-        json, images, panoptic = (
-            join(arguments.root, p) for p in (arguments.json, arguments.images, arguments.panoptic)
-        )
+        json, images, panoptic = (join(root, p) for p in (arguments.json, arguments.images, arguments.panoptic))
         source = CocoPanoptic(json, images, panoptic)
     with ray_session.session([Need(name="shard task")], arguments.ray):
         report = shard_coco(source, options, arguments.log)
@@ -85,7 +85,7 @@ def run(arguments: Arguments) -> None:
     for skipped in manifest.skipped:
         print(f"skipped {skipped.image_id}: {skipped.reason}")
     print(
-        f"{arguments.to}: {manifest.num_samples} samples in {len(manifest.files)} tars, {report.num_written} of them "
+        f"{to}: {manifest.num_samples} samples in {len(manifest.files)} tars, {report.num_written} of them "
         f"written now, {len(manifest.skipped)} samples skipped"
     )
 

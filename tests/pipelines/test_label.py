@@ -166,6 +166,14 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert files(out) == before
 
 
+def test_an_unknown_word_ends_the_run_and_leaves_the_folder_to_the_next(photos: Path, tmp_path: Path) -> None:
+    source, out = SegmenterSource(model="miniature"), tmp_path / "out"
+    with pytest.raises(UserInputError, match="it doesn't know: 'zebra'"):
+        label(source, str(photos), options(out, vocabulary="green flag; zebra"), HERE)
+    assert list(files(out)) == ["settings.json"]
+    assert label(source, str(photos / "trip"), options(out, vocabulary="green flag"), HERE).num_errors == 0
+
+
 def test_filters_turn_segments_to_void(photos: Path, tiny_source: SegmenterSource, tmp_path: Path) -> None:
     label(tiny_source, str(photos), options(tmp_path / "out", min_area=10**6), HERE)
     panoptic = json.loads((tmp_path / "out" / "coco-panoptic" / "panoptic.json").read_text())

@@ -10,8 +10,9 @@ import pytest
 from frozenseg.config import load_toml
 from frozenseg.decoder import MaskDecoder
 from frozenseg.errors import UserInputError
+from pipelines.storage_root import JOB_VARIABLE, STORAGE_VARIABLE
 from pipelines.train_config import ModelSection, TrainConfig, WorkersSection, override
-from pipelines.train_file import JOB_VARIABLE, STORAGE_VARIABLE, load_train_config, on_storage
+from pipelines.train_file import load_train_config, on_storage
 from pipelines.train_overrides import Overrides
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -97,6 +98,10 @@ def test_relative_addresses_lie_on_the_storage_and_a_job_must_have_one(monkeypat
     monkeypatch.setenv(STORAGE_VARIABLE, "/storage")
     found = on_storage(override(config, Overrides(shards="s3://bucket/shards")))
     assert (found.shards, found.output) == ("s3://bucket/shards", "/storage/runs/miniature")
+    assert found.model == config.model, "the miniature is no folder"
+    model = dataclasses.replace(config.model, encoders_of="models/mine", start_from="/models/mine")
+    found = on_storage(dataclasses.replace(config, model=model))
+    assert (found.model.encoders_of, found.model.start_from) == ("/storage/models/mine", "/models/mine")
 
 
 def test_local_paths_are_made_absolute_for_workers_that_run_elsewhere() -> None:

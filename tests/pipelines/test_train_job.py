@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from frozenseg.config import to_toml
 from pipelines.train_config import TrainConfig
 from shards import ShardReader
 from tests.campaigns.train_kills import losses, whole_epochs
-from tests.pipelines.local_head import RAY, Head, local_head
+from tests.pipelines.local_head import RAY, Head, NodeGroup, local_head, nodes
 from tests.pipelines.small_run import CHECKOUT, NUM_SCENES, make_shards, small_config
 
 QUIET = {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
@@ -40,9 +42,10 @@ def submit(head: Head, *entry_point: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_job_runs_as_a_python_command_and_goes_on_as_an_executable(shards: Path, tmp_path: Path) -> None:
+def test_submitted_jobs_train_go_on_as_an_executable_evaluate_and_label(shards: Path, tmp_path: Path) -> None:
+    """The README's way on a cluster, with addresses relative to the storage: what the job's own folder held would be
+    thrown away."""
     config = tmp_path / "config.toml"
-    # Relative, as in the configs of the checkout: the job's own folder is thrown away, the storage is not.
     config.write_text(to_toml(small_config(Path("shards-train"), Path("run"), "torch")))
     storage = shards.parent
     with local_head({"FROZENSEG_STORAGE": str(storage)}) as head:
@@ -50,8 +53,52 @@ def test_the_job_runs_as_a_python_command_and_goes_on_as_an_executable(shards: P
         assert f"model: {storage}/run/model" in first
         second = submit(head, "ray_jobs/train.py", "--config", str(config), "--steps", "5")
         assert "going on from step 3" in second
+        scores = submit(
+            head, "python", "ray_jobs/evaluate.py", "--model", "run/model", "--data", "shards-train", "--to", "scores"
+        )
+        assert "# Evaluation of model" in scores
+        labels = submit(
+            head, "ray_jobs/label.py", "--model", "run/model", "--images", "shards-train", "--to", "labels",
+            "--vocabulary", "red button; water(stuff)", "--images-per-part", "4",
+        )  # fmt: skip
+        assert f"{storage}/labels: {NUM_SCENES} images, {NUM_SCENES} of them labelled now, 0 could not" in labels
     assert len(losses(storage / "run")) == 5
     assert load(storage / "run" / "model").model.spec.name == "miniature"
+    assert json.loads((storage / "scores" / "metrics.json").read_text())["num_images"] == NUM_SCENES
+    labelled = json.loads((storage / "labels" / "coco-panoptic" / "panoptic.json").read_text())
+    assert len({image["id"] for image in labelled["images"]}) == NUM_SCENES
+
+
+@pytest.mark.slow
+def test_nodes_come_when_the_job_asks_and_go_after_it(shards: Path, tmp_path: Path) -> None:
+    """A head that runs nothing and two node groups that scale from 0, as in cluster.yaml. GPUs are Ray's count only."""
+    small = small_config(Path("shards-train"), Path("on-demand"), "torch")
+    workers = dataclasses.replace(small.workers, num_workers=2, cpus=1.0, resource="trainer")
+    features = dataclasses.replace(
+        small.features, actor_cpus=1.0, actor_gpus=1.0, actor_resource="encoder", max_actors=2, max_readers=1
+    )
+    schedule = dataclasses.replace(small.schedule, num_steps=40)
+    config = tmp_path / "config.toml"
+    config.write_text(to_toml(dataclasses.replace(small, workers=workers, features=features, schedule=schedule)))
+    memory = {"object_store_memory": 150e6}
+    groups = (
+        NodeGroup(name="trainer", most=1, resources={"CPU": 3, "trainer": 2, **memory}),
+        NodeGroup(name="encoder", most=2, resources={"CPU": 2, "GPU": 1, "encoder": 1, **memory}),
+    )
+    storage = shards.parent
+    with local_head({"FROZENSEG_STORAGE": str(storage), "FROZENSEG_AUTOSCALES": "1"}, groups) as head:
+        output = submit(head, "python", "ray_jobs/train.py", "--config", str(config))
+        assert f"model: {storage}/on-demand/model" in output
+        came = [node.resources for node in nodes(head)]
+        assert sum(resources.get("trainer", 0) for resources in came) == 2, "one trainer node"
+        # One that was idle for a while may have gone and come again.
+        assert sum(resources.get("encoder", 0) for resources in came) >= 2, "the pool grew to both encoder nodes"
+        deadline = time.monotonic() + 120
+        while sum(node.is_alive for node in nodes(head)) > 1:
+            assert time.monotonic() < deadline, "idle nodes stayed"
+            time.sleep(1)
+    assert len(losses(storage / "on-demand")) == 40
+    assert whole_epochs(storage / "on-demand", NUM_SCENES) >= 13
 
 
 @pytest.mark.slow
