@@ -120,7 +120,7 @@ class PartStore:
         self.storage = Storage(address)
 
     def agree_on(self, settings: dict[str, Any]) -> None:
-        """Writes the settings down, or compares them with those that are there. A run that came to nothing binds nobody.
+        """Writes the settings down, or compares them with those there are; a run that came to nothing binds nobody.
 
         Raises:
             UserInputError: naming what differs; nothing is changed.
