@@ -46,7 +46,7 @@ class Predict:
     ensemble: bool = False
     """Let SAM's masks vote for categories that training hasn't seen (OpenSeg ensemble; slower)."""
     tile_above: int = 4096
-    """Pictures with a longer side than this many pixels are cut in overlapping tiles (not for --task instance)."""
+    """Pictures with a longer side than this many pixels are cut in overlapping tiles."""
 
 
 def run(args: Predict) -> int:

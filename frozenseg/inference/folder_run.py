@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from frozenseg.inference.files import result_names
+from frozenseg.inference.instance_tiles import merge_instances
 from frozenseg.inference.options import InferenceOptions
 from frozenseg.inference.prediction import Prediction
 from frozenseg.inference.segmenter import Segmenter, read_image
@@ -70,7 +71,7 @@ def predict_samples(
     segmenter: Segmenter, samples: Sequence[ImageSample], vocabulary: Vocabulary, settings: RunSettings
 ) -> list[Result]:
     """One result per image: small ones together, large ones in tiles."""
-    large = [settings.task != "instance" and max(sample.original_size) > settings.tile_above for sample in samples]
+    large = [max(sample.original_size) > settings.tile_above for sample in samples]
     small = [sample for sample, is_large in zip(samples, large, strict=True) if not is_large]
     predictions = segmenter.predict_batch(small, vocabulary, settings.options) if small else []
     simple = iter([read_result(prediction, settings) for prediction in predictions])
@@ -96,10 +97,18 @@ def _tiled(segmenter: Segmenter, sample: ImageSample, vocabulary: Vocabulary, se
     tiles = plan_tiles(size, settings.tile_size, settings.tile_overlap)
     panoptic: list[SegmentationOutput] = []
     labels: list[Tensor] = []
+    instances: list[Instances] = []
     for tile in tiles:
         part = read_result(segmenter(tile.crop(sample.image), vocabulary, settings.options), settings)
-        if isinstance(part, SegmentationOutput):
-            panoptic.append(part)
-        elif isinstance(part, Tensor):
-            labels.append(part)
-    return merge_panoptic(size, tiles, panoptic) if panoptic else merge_semantic(size, tiles, labels)
+        match part:
+            case SegmentationOutput():
+                panoptic.append(part)
+            case Instances():
+                instances.append(part)
+            case Tensor():
+                labels.append(part)
+    if panoptic:
+        return merge_panoptic(size, tiles, panoptic)
+    if instances:
+        return merge_instances(size, tiles, instances, (settings.options or segmenter.options).top_k)
+    return merge_semantic(size, tiles, labels)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from frozenseg.types import Segment, SegmentationOutput, Size
 
+Pixels = TypeVar("Pixels", Tensor, NDArray[np.bool_], NDArray[np.int32])
 SAME_SHARE = 0.5
 """Two things of one category are one when their common part of the shared strip covers this much of the smaller."""
 
@@ -30,8 +32,8 @@ class Tile:
     left: int
     right: int
 
-    def crop(self, image: Tensor) -> Tensor:
-        """The tile of a [...,H,W] tensor."""
+    def crop(self, image: Pixels) -> Pixels:
+        """A view of the tile of a [...,H,W] tensor or array."""
         return image[..., self.top : self.bottom, self.left : self.right]
 
 
@@ -91,7 +93,7 @@ def merge_panoptic(size: Size, tiles: Sequence[Tile], results: Sequence[Segmenta
     maps = [result.segment_ids.cpu().numpy() for result in results]
     parts = [(index, segment) for index, result in enumerate(results) for segment in result.segments]
     number = {(index, segment.id): position for position, (index, segment) in enumerate(parts)}
-    group = _Groups(len(parts))
+    group = Groups(len(parts))
     first_of_stuff: dict[int, int] = {}
     for position, (_, segment) in enumerate(parts):
         if not segment.is_thing:
@@ -137,8 +139,8 @@ def _same_things(
     ]
 
 
-class _Groups:
-    """Union-find over the parts."""
+class Groups:
+    """Union-find over numbered parts."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))
@@ -153,7 +155,7 @@ class _Groups:
         self._parent[self.root(one)] = self.root(other)
 
 
-def _renumber(canvas: NDArray[np.int64], parts: Sequence[tuple[int, Segment]], group: _Groups) -> SegmentationOutput:
+def _renumber(canvas: NDArray[np.int64], parts: Sequence[tuple[int, Segment]], group: Groups) -> SegmentationOutput:
     """[H,W] of roots, -1 for void -> ids from 1 in order of appearance in `parts`."""
     roots, areas = np.unique(canvas[canvas >= 0], return_counts=True)
     lookup = np.zeros(len(parts) + 1, dtype=np.int32)  # the last entry serves void's -1

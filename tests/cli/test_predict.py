@@ -109,7 +109,7 @@ def test_without_a_vocabulary_the_model_s_own_is_used(
 
 
 def test_large_pictures_are_tiled(trained_folder: Path, photos: Path, tmp_path: Path) -> None:
-    for task in ("panoptic", "semantic"):
+    for task in ("panoptic", "semantic", "instance"):
         arguments = ("--model", trained_folder, "--vocabulary", VOCABULARY, "--format", "rle", "--task", task)
         assert predict(photos / "a.png", "--to", tmp_path / task, *arguments, "--tile-above", 64) == 0
 

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frozenseg.inference.tiles import merge_panoptic, merge_semantic, owner_map, plan_tiles
-from frozenseg.types import Segment, SegmentationOutput
+from frozenseg.inference.instance_tiles import merge_instances
+from frozenseg.inference.tiles import Tile, merge_panoptic, merge_semantic, owner_map, plan_tiles
+from frozenseg.types import Instances, Segment, SegmentationOutput
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,3 +97,60 @@ def test_nothing_found_is_all_void() -> None:
     merged = merge_panoptic((30, 100), tiles, [empty, empty])
     assert merged.segments == ()
     assert not merged.segment_ids.any()
+
+
+def objects() -> tuple[torch.Tensor, list[int]]:
+    """Masks and categories on 120 x 160: a long one across all tile borders, two of its category that overlap each
+    other, one of another category on the same pixels, a small one at a border."""
+    masks = torch.zeros(5, 120, 160, dtype=torch.bool)
+    masks[0, 20:30, 5:155] = True
+    masks[1, 50:80, 50:90] = True
+    masks[2, 60:100, 70:110] = True
+    masks[3, 50:80, 50:90] = True
+    masks[4, 110:116, 74:84] = True
+    return masks, [0, 0, 0, 1, 2]
+
+
+def seen_in(tile: Tile, masks: torch.Tensor, categories: list[int], scores: list[float]) -> Instances:
+    """What a perfect model says about a tile, best first."""
+    crops = tile.crop(masks)
+    order = sorted((n for n in range(len(masks)) if crops[n].any()), key=lambda n: -scores[n])
+    return Instances(
+        masks=crops[order], category_ids=torch.tensor(categories)[order], scores=torch.tensor(scores)[order]
+    )
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(50, 20), (64, 16), (200, 10), (90, 40)])
+def test_instances_that_overlap_stay_apart_and_whole(tile: int, overlap: int) -> None:
+    masks, categories = objects()
+    scores = [0.9, 0.8, 0.7, 0.6, 0.5]
+    tiles = plan_tiles((120, 160), tile, overlap)
+    merged = merge_instances((120, 160), tiles, [seen_in(t, masks, categories, scores) for t in tiles], top_k=100)
+    assert merged.category_ids.tolist() == categories
+    assert torch.equal(merged.masks, masks)
+    torch.testing.assert_close(merged.scores, torch.tensor(scores))
+    two = merge_instances((120, 160), tiles, [seen_in(t, masks, categories, scores) for t in tiles], top_k=2)
+    assert torch.equal(two.masks, masks[:2])
+
+
+def test_an_instance_found_twice_in_a_tile_does_not_join_others() -> None:
+    """Two masks of one object in each of two tiles: each has one partner, so two stay two."""
+    masks = torch.zeros(2, 40, 100, dtype=torch.bool)
+    masks[0, 10:30, 20:80], masks[1, 12:30, 20:80] = True, True
+    tiles = plan_tiles((40, 100), 60, 20)
+    merged = merge_instances((40, 100), tiles, [seen_in(t, masks, [0, 0], [0.9, 0.4]) for t in tiles], top_k=100)
+    assert torch.equal(merged.masks, masks)
+
+
+def test_what_a_tile_sees_at_its_cut_edge_only_and_its_neighbour_does_not_is_left_out() -> None:
+    tiles = plan_tiles((40, 100), 60, 20)
+    ghost = torch.zeros(1, 40, 60, dtype=torch.bool)
+    ghost[0, 10:20, 56:60] = True
+    nothing = torch.zeros(0, 40, 60, dtype=torch.bool)
+    results = [
+        Instances(masks=ghost, category_ids=torch.tensor([0]), scores=torch.tensor([0.9])),
+        Instances(masks=nothing, category_ids=torch.zeros(0, dtype=torch.int64), scores=torch.zeros(0)),
+    ]
+    merged = merge_instances((40, 100), tiles, results, top_k=100)
+    assert merged.masks.shape == (0, 40, 100)
+    assert merged.scores.dtype == torch.float32
