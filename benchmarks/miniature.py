@@ -18,14 +18,18 @@ import tyro
 
 from frozenseg.decoder import MaskDecoder
 from frozenseg.inference.proposals import proposals
-from frozenseg.inference.sam_masks import SEGMENT_ANYTHING, GridSettings, SamMaskGenerator
+from frozenseg.inference.sam_masks import PUBLISHED, SEGMENT_ANYTHING, GridSettings, SamMaskGenerator
 from frozenseg.inference.segmenter import Segmenter
 from frozenseg.miniature import full_vocabulary, make_scene
 from frozenseg.miniature.assemble import MODEL_FOLDER, assemble
 from frozenseg.miniature.evaluate import GEOMETRY, Scores, evaluate, mask_ious
 from frozenseg.miniature.grid_masks import MINIATURE_GRID
+from frozenseg.miniature.pretraining import ScenePool
+from frozenseg.miniature.sam_points import point_quality
 from frozenseg.miniature.views import FixedViews, make_views
 from frozenseg.model import load_model
+
+_SERIES = 5000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class Arguments:
     """of each series"""
     sam_scenes: int = 40
     """of the first series, for SAM's masks"""
+    only_sam: bool = False
+    """nothing but SAM's masks"""
 
 
 def _line(name: str, scores: Sequence[Scores]) -> str:
@@ -85,7 +91,13 @@ def _proposals(segmenter: Segmenter, views: FixedViews, count: int) -> None:
     assert sam is not None, "the miniature model has a SAM"
     strict = dataclasses.replace(SEGMENT_ANYTHING, points_per_side=16)
     open_grid = GridSettings(points_per_side=16, min_predicted_iou=0.0, min_stability=0.0)
-    grids = {"SAM, filters at .5": MINIATURE_GRID, "SAM, segment-anything's": strict, "SAM, no filter": open_grid}
+    published = dataclasses.replace(PUBLISHED, points_per_side=16, min_region_area=MINIATURE_GRID.min_region_area)
+    grids = {
+        "SAM, filters at .5": MINIATURE_GRID,
+        "SAM, published": published,
+        "SAM, segment-anything's": strict,
+        "SAM, no filter": open_grid,
+    }
     for name, settings in grids.items():
         generator = SamMaskGenerator(sam, settings)
         start = time.process_time()
@@ -95,6 +107,8 @@ def _proposals(segmenter: Segmenter, views: FixedViews, count: int) -> None:
         _proposal_rows(f"{name} ({seconds:.2f} CPU s)", views, masks)
         if settings is MINIATURE_GRID:
             _proposal_rows("decoder and SAM", views, [torch.cat(pair) for pair in zip(own, masks, strict=True)])
+    quality = point_quality(sam, ScenePool.make(_SERIES, count), points_per_segment=2)
+    print("SAM's masks of random points: " + ", ".join(f"{name} {value:.3f}" for name, value in quality.items()))
 
 
 def _time(segmenter: Segmenter) -> None:
@@ -124,10 +138,14 @@ def main() -> int:
         "beta 1": {"beta": 1.0},
         "alpha .6, beta 1": {"alpha": 0.6, "beta": 1.0},
     }
+    if arguments.only_sam:
+        views = make_views(model.clip, model.sam, full_vocabulary(), "all", arguments.sam_scenes, _SERIES)
+        _proposals(segmenter, views, arguments.sam_scenes)
+        return 0
     scores: dict[str, list[Scores]] = {name: [] for name in (*readings, "untrained decoder")}
     first = None
     for seed in range(arguments.seeds):
-        views = make_views(model.clip, model.sam, full_vocabulary(), "all", arguments.scenes, 5000 + seed)
+        views = make_views(model.clip, model.sam, full_vocabulary(), "all", arguments.scenes, _SERIES + seed)
         first = first or views
         for name, changes in readings.items():
             scores[name].append(evaluate(segmenter, views, dataclasses.replace(segmenter.options, **changes)))

@@ -6,7 +6,7 @@ the image encoder first learns alone that places of one segment look alike, and 
 
 Masks are supervised at the scene's own resolution with plain cross-entropy (not focal loss, which keeps logits small):
 sharp logits are what segment-anything's stability filter asks for. The head that predicts IoU learns from the masks as
-they are, so that its filter means something.
+they are, and once more alone when they are done (`iou_head`), so that its filter means something.
 
 Shape legend: B scenes, P points of a scene, M = 4 masks of a point (one plain, three alternatives), S = 128.
 """
@@ -14,7 +14,7 @@ Shape legend: B scenes, P points of a scene, M = 4 masks of a point (one plain, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -25,21 +25,23 @@ from torch import Tensor
 
 from frozenseg.encoders import SamArchitecture, SamImageEncoder
 from frozenseg.encoders.pixels import SAM_PIXEL_MEAN, SAM_PIXEL_STD
-from frozenseg.miniature.encoders import IMAGE_SIZE, MINIATURE_SAM, build_miniature_sam
+from frozenseg.miniature.encoders import MINIATURE_SAM, build_miniature_sam
+from frozenseg.miniature.iou_head import IouHeadFitting, fit_iou_head
 from frozenseg.miniature.pretraining import ScenePool, learning_rate_factor, make_optimizer, train_steps
-from frozenseg.miniature.world import SCENE_SIZE
+from frozenseg.miniature.sam_points import actual_iou, predict_masks, sample_points
 
-_MIN_POINT_AREA = 30
 _SHARPNESS = 3.0
 """The released SAM's logits rise steeply at borders, and the offsets of the stability filter are meant for that. A mask
 decoder trained for minutes is right about the border but hesitant: its logits are stretched by this factor."""
+_LAST_SHARPENING = 2.0
+"""And by this one when training has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamPretraining:
     """num_scenes: size of the scene pool; batch_size scenes of num_points points each; num_encoder_steps: the first of
     num_steps, on the image encoder alone; num_mask_steps: further ones on the rest, with the image encoder as it is by
-    then (it is all that our decoder reads of SAM, so that both may train at the same time)."""
+    then (it is all that our decoder reads of SAM, so that both may train at the same time); iou_head: fitted last."""
 
     num_scenes: int = 4000
     num_steps: int = 900
@@ -50,6 +52,7 @@ class SamPretraining:
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     seed: int = 21
+    iou_head: IouHeadFitting = field(default_factory=IouHeadFitting)
 
 
 def pretrain_sam(
@@ -89,7 +92,7 @@ def pretrain_sam(
     if settings.num_mask_steps == 0:
         encoder.freeze()
         return encoder
-    _sharpen(encoder.sam)
+    _sharpen(encoder.sam, _SHARPNESS)
     encoder.sam.image_encoder.requires_grad_(False)
     train_steps(
         encoder,
@@ -104,6 +107,7 @@ def pretrain_sam(
         every=50,
     )
     encoder.freeze()
+    finish(encoder, settings.iou_head)
     return encoder
 
 
@@ -120,12 +124,19 @@ def _start_local(sam: Sam) -> None:
             attention.k_proj.weight.copy_(attention.q_proj.weight)
 
 
-def _sharpen(sam: Sam) -> None:
-    """Logits `_SHARPNESS` times as large, the same masks."""
+def finish(encoder: SamImageEncoder, settings: IouHeadFitting) -> None:
+    """What follows when the masks are learnt, and leaves them as they are: steeper logits, and the head that predicts
+    IoU fitted alone."""
+    _sharpen(encoder.sam, _LAST_SHARPENING)
+    fit_iou_head(encoder, settings)
+
+
+def _sharpen(sam: Sam, factor: float) -> None:
+    """Logits `factor` times as large, the same masks."""
     with torch.no_grad():
         for perceptron in sam.mask_decoder.output_hypernetworks_mlps:
-            perceptron.layers[-1].weight.mul_(_SHARPNESS)
-            perceptron.layers[-1].bias.mul_(_SHARPNESS)
+            perceptron.layers[-1].weight.mul_(factor)
+            perceptron.layers[-1].bias.mul_(factor)
 
 
 def _batch_loss(
@@ -171,30 +182,6 @@ def _balanced(values: Tensor, inside: Tensor) -> Tensor:
     return ((within + without) / 2).mean()
 
 
-def sample_points(map_: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`count` points in segments drawn evenly, so that small things count as much as stuff.
-
-    Returns:
-        points [P,2] xy in pixels of the 256 px input; truth [P,S,S] float, 0 or 1.
-    """
-    areas = torch.bincount(map_.flatten(), minlength=2)
-    areas[0] = 0
-    present = (areas >= _MIN_POINT_AREA).nonzero()[:, 0]
-    chosen = present[torch.randint(len(present), (count,), generator=generator)]
-    masks = map_[None] == chosen[:, None, None]
-    position = torch.multinomial(masks.flatten(1).float(), 1, generator=generator)[:, 0]
-    xy = torch.stack((position % SCENE_SIZE, position // SCENE_SIZE), dim=-1).float()
-    return (xy + torch.rand(count, 2, generator=generator)) * (IMAGE_SIZE / SCENE_SIZE), masks.float()
-
-
-def predict_masks(sam: Sam, embedding: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """All four masks of each point: logits [P,4,S,S] and predicted IoU [P,4]. embedding [1,C,h,w]; points [P,2]."""
-    labels = torch.ones(len(points), 1, dtype=torch.int64)
-    sparse, dense = sam.prompt_encoder((points[:, None], labels), None, None)
-    logits, predicted_iou = sam.mask_decoder.predict_masks(embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense)
-    return logits, predicted_iou
-
-
 def _mask_loss(logits: Tensor, predicted_iou: Tensor, truth: Tensor) -> Tensor:
     """Plain mask + best of the three alternatives (with a little of their mean, so that none dies) + IoU regression."""
     wanted = truth[:, None].expand_as(logits)
@@ -213,42 +200,3 @@ def _mask_loss(logits: Tensor, predicted_iou: Tensor, truth: Tensor) -> Tensor:
     iou_error = (predicted_iou - actual_iou(logits.detach(), wanted)).square().mean()
     best = 0.7 * alternatives.min(1).values.mean() + 0.3 * alternatives.mean()
     return 0.5 * loss[:, 0].mean() + best + 2 * iou_error
-
-
-def actual_iou(logits: Tensor, truth: Tensor) -> Tensor:
-    """[...]: IoU of logits > 0 with truth, both [...,S,S]."""
-    inside, wanted = logits > 0, truth > 0.5
-    union = (inside | wanted).sum((-2, -1)).clamp(min=1)
-    return (inside & wanted).sum((-2, -1)) / union
-
-
-@torch.no_grad()
-def point_quality(encoder: SamImageEncoder, pool: ScenePool, points_per_segment: int = 1) -> dict[str, float]:
-    """Masks from random points of each segment: mean IoU of the mask the model itself likes best and of the best of
-    three, share of best-of-three above 0.75, error of predicted IoU, and the share that passes segment-anything's
-    filters (predicted IoU 0.88, stability 0.95)."""
-    generator = torch.Generator().manual_seed(0)
-    sums: dict[str, list[Tensor]] = {}
-    for image, ids in zip(pool.images, pool.segment_ids, strict=True):
-        big = F.interpolate(image[None].float(), scale_factor=2, mode="bilinear", align_corners=False)
-        embedding = encoder.encode_image(big, torch.tensor([big.shape[-2:]]))
-        segments = int((torch.bincount(ids.long().flatten())[1:] > 0).sum())
-        points, truth = sample_points(ids.long(), points_per_segment * segments, generator)
-        logits, predicted = predict_masks(encoder.sam, embedding, points)
-        logits, predicted = logits[:, 1:], predicted[:, 1:]
-        iou = actual_iou(logits, truth[:, None].expand_as(logits))
-        liked = predicted.argmax(1, keepdim=True)
-        best = iou.max(1).values
-        stable = (logits > 1).sum((-2, -1)) / (logits > -1).sum((-2, -1)).clamp(min=1)
-        passing = ((predicted > 0.88) & (stable > 0.95)).any(1)
-        found = {
-            "liked_iou": iou.gather(1, liked)[:, 0],
-            "best_iou": best,
-            "best_above_75": (best > 0.75).float(),
-            "iou_error": (predicted - iou).abs().mean(1),
-            "passing": passing.float(),
-            "stability": stable.gather(1, liked)[:, 0],
-        }
-        for name, values in found.items():
-            sums.setdefault(name, []).append(values)
-    return {name: float(torch.cat(values).mean()) for name, values in sums.items()}

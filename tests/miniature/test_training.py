@@ -1,5 +1,6 @@
 """The smallest training that shows something: four scenes, and the encoders' pre-training steps."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -10,9 +11,11 @@ from frozenseg.classify import embed_vocabulary
 from frozenseg.decoder.config import DecoderConfig
 from frozenseg.miniature import training_vocabulary
 from frozenseg.miniature.evaluate import evaluate
+from frozenseg.miniature.iou_head import IouHeadFitting, collect, fit_iou_head
 from frozenseg.miniature.pretrain_clip import ClipPretraining, pretrain_clip, region_cells
-from frozenseg.miniature.pretrain_sam import SamPretraining, actual_iou, pretrain_sam, sample_points
+from frozenseg.miniature.pretrain_sam import SamPretraining, pretrain_sam
 from frozenseg.miniature.pretraining import ScenePool, learning_rate_factor
+from frozenseg.miniature.sam_points import actual_iou, sample_points
 from frozenseg.miniature.train_decoder import DecoderTraining, miniature_decoder_config, train_decoder
 from frozenseg.miniature.views import load_views, make_views, save_views
 
@@ -94,10 +97,27 @@ def test_resumed_pretraining_is_the_uninterrupted_one(tmp_path):
 def test_sam_pretraining_takes_both_phases(tmp_path):
     losses = []
     settings = SamPretraining(
-        num_scenes=3, num_steps=2, num_encoder_steps=1, num_mask_steps=1, batch_size=1, num_points=2
-    )
+        num_scenes=3, num_steps=2, num_encoder_steps=1, num_mask_steps=1, batch_size=1, num_points=2,
+        iou_head=IouHeadFitting(num_scenes=2, num_points=4, num_steps=3),
+    )  # fmt: skip
     encoder = pretrain_sam(settings, tmp_path / "sam.pt", lambda step, loss: losses.append(loss))
     assert len(losses) == 2  # one report of each of its two runs
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+def test_the_fitted_head_knows_its_masks_and_leaves_them_alone(model):
+    encoder = copy.deepcopy(model.sam)
+    settings = IouHeadFitting(num_scenes=6, num_points=8, num_steps=150, batch_size=32)
+    with torch.no_grad():
+        for parameter in encoder.sam.mask_decoder.iou_prediction_head.parameters():
+            parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    tokens, iou = collect(encoder, settings)
+    assert tokens.shape == (48, encoder.sam.mask_decoder.transformer_dim)
+    guess = (iou - iou.mean(0)).square().mean()
+    assert fit_iou_head(encoder, settings) < 0.7 * guess
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name]) == ("iou_prediction_head" not in name), name
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
