@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from benchmarks.simulated_line import Line
 from benchmarks.simulated_world import Layout, Noise, World
 
 _HEADER_BYTES = 8
+_SLEEP_SECONDS = 0.4
+"""As short as the shortest stage's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,32 @@ def pack(samples: npt.NDArray[np.int64], num_bytes: int) -> npt.NDArray[np.uint8
 def unpack(values: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int64]:
     """The numbers of `count` samples in what `pack` made."""
     return values[: _HEADER_BYTES * count].view(np.int64)
+
+
+Timed = tuple[list[Any], list[float]]
+"""Results, and the seconds that each took."""
+
+
+async def _timed(work: Callable[[Any], Awaitable[Any]], items: Iterable[Any]) -> Timed:
+    """One item after the other; the first warms up and is left out."""
+    results, seconds = [], []
+    for item in items:
+        started = time.perf_counter()
+        results.append(await work(item))
+        seconds.append(time.perf_counter() - started)
+    return results[1:], seconds[1:]
+
+
+async def _together(workers: Iterable[Awaitable[Timed]]) -> Timed:
+    parts = await asyncio.gather(*workers)
+    return [result for results, _ in parts for result in results], [s for _, seconds in parts for s in seconds]
+
+
+async def _sleep_on(slept: list[float]) -> None:
+    while True:
+        started = time.monotonic()
+        await asyncio.sleep(_SLEEP_SECONDS)
+        slept.append(time.monotonic() - started)
 
 
 class Coordinator:
@@ -168,6 +198,12 @@ class Readers:
         reference = ray.put(pack(samples, num_bytes))
         return Block(number=number, node=self.nodes[worker], read_started=started, reference=reference)
 
+    async def measure(self, num_blocks: int) -> Timed:
+        """Blocks, so many from each reader."""
+        return await _together(
+            _timed(partial(self.read, worker), range(num_blocks + 1)) for worker in range(len(self.nodes))
+        )
+
 
 class Encoders:
     """Encoders on some nodes, of which each pretends to be a GPU.
@@ -206,6 +242,13 @@ class Encoders:
             await self.network.store.remote(num_bytes)
         return replace(block, node=self.nodes[worker], reference=ray.put(features))
 
+    async def measure(self, blocks: list[Block]) -> Timed:
+        """The blocks' features, each encoder taking its share."""
+        count = len(self.nodes)
+        return await _together(
+            _timed(partial(self.encode, w), blocks[w : w + 1] + blocks[w::count]) for w in range(count)
+        )
+
     def imports_torch(self) -> bool:
         return "torch" in sys.modules
 
@@ -217,12 +260,17 @@ class Trainers:
         self.world, self.layout, self.network = world, layout, network
         self.noises = [Noise(seed, 3, rank) for rank in range(len(layout.trainers))]
 
-    async def run(self, coordinator: Any, num_steps: int) -> list[Trained]:
-        """Every block that was trained on, one a trainer and step."""
+    async def run(self, coordinator: Any, num_steps: int) -> tuple[list[Trained], float]:
+        """Every block that was trained on, one a trainer and step; and how much longer than asked a sleeper in this
+        process slept, as a share: what the machine itself added to the times."""
+        slept: list[float] = []
+        sleeping = asyncio.create_task(_sleep_on(slept))
         step_end = asyncio.Barrier(len(self.layout.trainers))
         ranks = range(len(self.layout.trainers))
         done = await asyncio.gather(*(self._work(rank, coordinator, num_steps, step_end) for rank in ranks))
-        return [trained for of_rank in done for trained in of_rank]
+        sleeping.cancel()
+        lateness = np.mean(slept) / _SLEEP_SECONDS - 1 if slept else 0.0
+        return [trained for of_rank in done for trained in of_rank], float(lateness)
 
     async def _work(self, rank: int, coordinator: Any, num_steps: int, step_end: asyncio.Barrier) -> list[Trained]:
         ready: asyncio.Queue[tuple[Block, npt.NDArray[np.uint8]]] = asyncio.Queue(maxsize=1)
@@ -250,6 +298,14 @@ class Trainers:
         """Copies a block out of the object store and tells its samples."""
         await asyncio.sleep(self.world.block_images * self.world.receive_seconds)
         return tuple(unpack(values.copy(), self.world.block_images).tolist())
+
+    async def measure(self, blocks: list[Block]) -> tuple[list[float], list[float]]:
+        """Seconds of receiving and of training each block, each trainer taking its share and waiting for none."""
+        values = [await block.reference for block in blocks]
+        count = len(self.noises)
+        received = _together(_timed(self.receive, values[rank::count]) for rank in range(count))
+        trained = _together(_timed(self.train, [rank] * len(values[rank::count])) for rank in range(count))
+        return (await received)[1], (await trained)[1]
 
     async def train(self, rank: int) -> None:
         """What a trainer does with a block, encoding included where there is no pool."""

@@ -1,13 +1,10 @@
-"""Measures one worker of each stage of a simulated world by the wall clock, as pipelines/planning/calibrate.py does for
+"""Measures workers of each stage of a simulated world by the wall clock, as pipelines/planning/calibrate.py does for
 the real stages. The planner gets these rates and nothing else of the world."""
 
 from __future__ import annotations
 
 import dataclasses
 import statistics
-import time
-from collections.abc import Callable
-from typing import Any
 
 import ray
 
@@ -16,6 +13,8 @@ from benchmarks.simulated_run import run, start
 from benchmarks.simulated_world import Layout, SimulatedNode, World
 from pipelines.planning.rates import StageRates
 
+_NUM_WORKERS = 4
+"""Of a stage, at once: times vary, and one worker alone would have to go on for long; they don't hinder each other."""
 _WIDE = 1e12
 """bytes/s of links that nobody waits for."""
 
@@ -24,18 +23,19 @@ def calibrate(world: World, seed: int, num_blocks: int) -> StageRates:
     """Reads, encodes and trains on a few blocks, one stage after the other, and moves many blocks that take no time.
 
     Args:
-        num_blocks: that are timed per stage, after one that warms up; coordination takes twenty times as many.
+        num_blocks: that are timed per worker; coordination takes twenty times as many.
     """
-    layout = Layout(nodes=(SimulatedNode(bytes_per_s=_WIDE, trainers=1),), storage_bytes_per_s=_WIDE)
+    nodes = (SimulatedNode(bytes_per_s=_WIDE, trainers=_NUM_WORKERS),)
+    layout = Layout(nodes=nodes, storage_bytes_per_s=_WIDE)
+    places = [0] * _NUM_WORKERS
     network = start(Network, 0, world, layout, seed)
-    reader = start(Readers, 0, world, [0], network, seed)
-    encoder = start(Encoders, 1, world, [0], 0, None, network, seed)
-    trainer = start(Trainers, 1, world, layout, network, seed)
+    reader = start(Readers, 0, world, places, network, seed)
+    encoder = start(Encoders, _NUM_WORKERS, world, places, 0, None, network, seed)
+    trainer = start(Trainers, _NUM_WORKERS, world, layout, network, seed)
     try:
-        blocks, read = _timed(lambda number: reader.read.remote(0, number), range(num_blocks + 1))
-        features, encode = _timed(lambda block: encoder.encode.remote(0, block), blocks)
-        _, receive = _timed(lambda block: trainer.receive.remote(block.reference), features)
-        _, train = _timed(lambda _: trainer.train.remote(0), features)
+        blocks, read = ray.get(reader.measure.remote(num_blocks))
+        features, encode = ray.get(encoder.measure.remote(blocks))
+        receive, train = ray.get(trainer.measure.remote(features))
         sizes = [[ray.get(block.reference).nbytes for block in made] for made in (blocks, features)]
     finally:
         for actor in (network, reader, encoder, trainer):
@@ -52,16 +52,6 @@ def calibrate(world: World, seed: int, num_blocks: int) -> StageRates:
         encode_deviation=statistics.stdev(encode) / statistics.mean(encode),
         train_deviation=statistics.stdev(train) / statistics.mean(train),
     )
-
-
-def _timed(call: Callable[[Any], Any], items: Any) -> tuple[list[Any], list[float]]:
-    """Results of all items, and the seconds of the calls after the first."""
-    results, seconds = [], []
-    for item in items:
-        started = time.perf_counter()
-        results.append(ray.get(call(item)))
-        seconds.append(time.perf_counter() - started)
-    return results, seconds[1:]
 
 
 def _coordination(world: World, seed: int, num_blocks: int) -> float:

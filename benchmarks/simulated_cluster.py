@@ -6,9 +6,12 @@
     python -m benchmarks.simulated_cluster run --to benchmarks/simulated_cluster_results.json
 
 GPUs are pretended, stages sleep for their time, links are of limited bandwidth (`simulated_world.World`, which the
-planner never sees). `calibrate` measures one worker of each stage, `predict` gives the planner these rates and the
-clusters' descriptions, `run` (7 minutes) compares what is measured with the predictions and ends with 1 where one is
+planner never sees). `calibrate` measures workers of each stage, `predict` gives the planner these rates and the
+clusters' descriptions, `run` (8 minutes) compares what is measured with the predictions and ends with 1 where one is
 further off than 15 %. Predictions are committed before the runs that they are compared with.
+
+A run during which the machine woke its sleepers more than 5 % late says nothing about the planner: it is done again, up
+to three times in all, whatever its rate was; the last one counts.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ _HERE = Path(__file__).parent
 RATES = _HERE / "simulated_cluster_rates.toml"
 PREDICTIONS = _HERE / "simulated_cluster_predictions.json"
 LARGEST_ERROR = 0.15
+LARGEST_LATENESS = 0.05
+NUM_TRIES = 3
 BLOCK_IMAGES = World().block_images
 """What a user sets as `encoder_batch`: no secret of the world's."""
 
@@ -70,13 +75,16 @@ def compare(predictions: dict[str, Prediction], seed: int, only: str) -> dict[st
     """Runs every configuration whose name contains `only`, and prints a row of a table for each."""
     world = World()
     results: dict[str, dict[str, float | str]] = {}
-    print("| configuration | slowest stage | predicted, images/s | measured | measured / predicted |")
-    print("|---|---|---|---|---|")
+    print("| configuration | slowest stage | predicted, images/s | measured | measured / predicted | late | runs |")
+    print("|---|---|---|---|---|---|---|")
     for number, configuration in enumerate(CONFIGURATIONS):
         if only not in configuration.name:
             continue
         layout = layout_of(configuration, world)
-        measured = run(world, layout, configuration.num_steps, seed + number)
+        for attempt in range(NUM_TRIES):
+            measured = run(world, layout, configuration.num_steps, seed + number + 1000 * attempt)
+            if measured.lateness <= LARGEST_LATENESS:
+                break
         expected = tuple(range(configuration.num_steps * configuration.num_trainers * world.block_images))
         assert measured.samples == expected, "every sample must pass exactly once"
         assert measured.peak_in_flight <= layout.max_in_flight, "queues must be bounded"
@@ -85,7 +93,7 @@ def compare(predictions: dict[str, Prediction], seed: int, only: str) -> dict[st
         ratio = measured.images_per_s / predicted.images_per_s
         print(
             f"| {configuration.name} | {predicted.bottleneck} | {predicted.images_per_s:.1f} | "
-            f"{measured.images_per_s:.1f} | {ratio:.2f} |",
+            f"{measured.images_per_s:.1f} | {ratio:.2f} | {100 * measured.lateness:.1f} % | {attempt + 1} |",
             flush=True,
         )
         results[configuration.name] = {
@@ -94,6 +102,8 @@ def compare(predictions: dict[str, Prediction], seed: int, only: str) -> dict[st
             "measured": round(measured.images_per_s, 2),
             "ratio": round(ratio, 3),
             "seconds": round(measured.seconds, 1),
+            "lateness": round(measured.lateness, 3),
+            "runs": attempt + 1,
         }
     return results
 
@@ -104,7 +114,7 @@ def main() -> int:
     parser.add_argument("--rates", type=Path, default=RATES)
     parser.add_argument("--predictions", type=Path, default=PREDICTIONS)
     parser.add_argument("--to", type=Path, help="where to write the rates, the predictions or the results")
-    parser.add_argument("--blocks", type=int, default=20, help="calibrate: blocks that are timed per stage")
+    parser.add_argument("--blocks", type=int, default=20, help="calibrate: blocks that are timed per worker of a stage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="run: configurations with this in their name")
     options = parser.parse_args()

@@ -74,7 +74,7 @@ def _nodes(nodes: int, gpus: int, cpus: int = 8, gbit_per_s: float = 1.0) -> Nod
 
 
 CONFIGURATIONS = (
-    Configuration(name="1 encoder", cluster=_cluster(_nodes(1, 1), _nodes(1, 1)), num_encoders=1, num_steps=14),
+    Configuration(name="1 encoder", cluster=_cluster(_nodes(1, 1), _nodes(1, 1)), num_encoders=1, num_steps=20),
     Configuration(name="4 encoders", cluster=_cluster(_nodes(1, 2), _nodes(4, 1)), num_encoders=4, num_steps=20),
     Configuration(
         name="8 encoders, 1 trainer", cluster=_cluster(_nodes(1, 1), _nodes(8, 1)), num_encoders=8, num_steps=45
@@ -114,6 +114,7 @@ CONFIGURATIONS = (
         num_steps=28,
     ),
     Configuration(name="40 encoders", cluster=_cluster(_nodes(3, 4), _nodes(5, 8)), num_encoders=40, num_steps=28),
+    Configuration(name="48 encoders", cluster=_cluster(_nodes(4, 4), _nodes(6, 8)), num_encoders=48, num_steps=24),
     Configuration(name="64 encoders", cluster=_cluster(_nodes(4, 4), _nodes(8, 8)), num_encoders=64, num_steps=30),
     Configuration(
         name="64 encoders, 6 trainers", cluster=_cluster(_nodes(3, 2), _nodes(8, 8)), num_encoders=64, num_steps=40

@@ -22,13 +22,15 @@ _NUM_WARM_STEPS = 2
 class Measured:
     """Fields: images_per_s: from the end of the second step to the end of the last; seconds: between those; samples:
     of all blocks, sorted; peak_in_flight: most blocks between the start of reading and the end of their step;
-    imports_torch: whether any process of encoders did."""
+    imports_torch: whether any process of encoders did; lateness: how much longer than asked a sleeper slept, as a
+    share: a busy machine wakes sleepers late."""
 
     images_per_s: float
     seconds: float
     samples: tuple[int, ...]
     peak_in_flight: int
     imports_torch: bool
+    lateness: float
 
 
 @contextmanager
@@ -72,14 +74,16 @@ def run(world: World, layout: Layout, num_steps: int, seed: int, *, pretend_gpus
             # Whoever fails is heard at once; the others would wait for ever.
             done, pending = ray.wait(pending)
             ray.get(done)
-        trained: list[Trained] = ray.get(training)
+        trained, lateness = ray.get(training)
     finally:
         for actor in actors:
             ray.kill(actor)
-    return _measured(trained, len(trainers), world.block_images, imports_torch)
+    return _measured(trained, len(trainers), world.block_images, imports_torch, lateness)
 
 
-def _measured(trained: list[Trained], num_trainers: int, block_images: int, imports_torch: bool) -> Measured:
+def _measured(
+    trained: list[Trained], num_trainers: int, block_images: int, imports_torch: bool, lateness: float
+) -> Measured:
     by_end = sorted(trained, key=lambda block: block.finished)
     warm = _NUM_WARM_STEPS * num_trainers
     seconds = by_end[-1].finished - by_end[warm - 1].finished
@@ -94,4 +98,5 @@ def _measured(trained: list[Trained], num_trainers: int, block_images: int, impo
         samples=tuple(sorted(sample for block in trained for sample in block.samples)),
         peak_in_flight=peak,
         imports_torch=imports_torch,
+        lateness=lateness,
     )
