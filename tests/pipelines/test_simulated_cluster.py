@@ -1,4 +1,4 @@
-"""The simulated cluster that the planner is held against: nothing is lost or doubled, queues are bounded, links slow."""
+"""The simulated cluster that the planner is held against: nothing is lost or doubled, queues are bounded."""
 
 from __future__ import annotations
 
