@@ -6,7 +6,9 @@ the queues at the start is part of `start_seconds`. Assumptions, and how far the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 from frozenseg.errors import UserInputError
@@ -75,6 +77,8 @@ def predict(cluster: Cluster, rates: StageRates, work: Workload, mode: Mode, num
         raise UserInputError(f"plan: mode {mode} with {num_encoders} encoders: the cluster has room for 1 to {room}")
     if cluster.encoders.nodes == 0:
         num_trainers -= num_encoders  # they share the slots of the same nodes
+    if num_trainers < 1:
+        raise UserInputError("plan: expected room for at least one trainer, found trainer nodes of less than a CPU")
     first = _bounds(cluster, rates, mode, num_trainers, num_encoders, from_cache=False)
     parts = [(first, float(work.num_samples))]
     if mode == "cache":
@@ -136,6 +140,25 @@ def _busy(rates: StageRates, mode: Mode) -> float:
     return own + rates.encode_seconds if mode == "inline" else own
 
 
+def _step(rates: StageRates, mode: Mode, num_trainers: int) -> float:
+    """Seconds an image from one step's end to the next: those of the slowest trainer, for whom the others wait.
+
+    Source: Blom (1958) for the largest of n normal deviates.
+    """
+    deviation = rates.train_deviation * rates.train_seconds
+    if mode == "inline":
+        deviation = math.hypot(deviation, rates.encode_deviation * rates.encode_seconds)
+    largest = NormalDist().inv_cdf((num_trainers - 0.375) / (num_trainers + 0.25))
+    return _busy(rates, mode) + deviation * largest
+
+
+def _pool_nodes(cluster: Cluster, num_encoders: int) -> int:
+    """Encoder nodes that are up: no more than the pool fills."""
+    if cluster.encoders.nodes == 0:
+        return 0
+    return math.ceil(num_encoders / max(1, _slots(cluster.encoders.gpus, cluster.encoders.cpus)))
+
+
 def _bounds(
     cluster: Cluster, rates: StageRates, mode: Mode, num_trainers: int, num_encoders: int, *, from_cache: bool
 ) -> dict[str, float]:
@@ -144,7 +167,7 @@ def _bounds(
     storage = cluster.storage_gbit_per_s * 1e9 / 8
     stored = rates.sample_bytes + (rates.feature_bytes if mode == "cache" else 0.0)
     seconds = {
-        "trainers": _busy(rates, mode) / num_trainers,
+        "trainers": _step(rates, mode, num_trainers) / num_trainers,
         "reading": rates.read_seconds / readers,
         "storage": stored / storage,
         "coordination": rates.coordinate_seconds,
@@ -153,14 +176,17 @@ def _bounds(
         if not from_cache:
             seconds["encoders"] = rates.encode_seconds / num_encoders
         if cluster.encoders.nodes:
-            seconds["network out of the encoders"] = rates.feature_bytes / cluster.encoders.bytes_per_s
+            # Encoders take work as they get free, so the fullest node sends most and its link is the first to fill.
+            on_one_node = min(num_encoders, _slots(cluster.encoders.gpus, cluster.encoders.cpus))
+            link = cluster.encoders.bytes_per_s / cluster.encoders.nodes
+            seconds["network out of the encoders"] = rates.feature_bytes * on_one_node / num_encoders / link
             seconds["network into the trainers"] = rates.feature_bytes / cluster.trainers.bytes_per_s
     return {name: 1 / value for name, value in seconds.items() if value > 0}
 
 
 def _reading_cpus(cluster: Cluster, num_trainers: int, num_encoders: int) -> float:
-    """CPUs that nobody else holds; each worker without a GPU holds one."""
-    total = cluster.trainers.nodes * cluster.trainers.cpus + cluster.encoders.nodes * cluster.encoders.cpus
+    """CPUs of nodes that are up and that nobody else holds; each worker without a GPU holds one."""
+    total = cluster.trainers.nodes * cluster.trainers.cpus + _pool_nodes(cluster, num_encoders) * cluster.encoders.cpus
     held = 0.0 if cluster.trainers.gpus else float(num_trainers)
     pool = cluster.encoders if cluster.encoders.nodes else cluster.trainers
     held += 0.0 if pool.gpus else float(num_encoders)
@@ -169,11 +195,9 @@ def _reading_cpus(cluster: Cluster, num_trainers: int, num_encoders: int) -> flo
 
 def _cost(cluster: Cluster, num_encoders: int, hours: float, stored_bytes: float) -> float:
     """Of the nodes that are up, a started encoder node counting whole, and of what is stored while the run lasts."""
-    per_node = max(1, _slots(cluster.encoders.gpus, cluster.encoders.cpus))
-    encoder_nodes = -(-num_encoders // per_node) if cluster.encoders.nodes else 0
     per_hour = (
         cluster.head_price_per_hour
         + cluster.trainers.nodes * cluster.trainers.price_per_hour
-        + encoder_nodes * cluster.encoders.price_per_hour
+        + _pool_nodes(cluster, num_encoders) * cluster.encoders.price_per_hour
     )
     return hours * (per_hour + stored_bytes / 1e9 * cluster.storage_price_gb_month / _HOURS_PER_MONTH)

@@ -15,7 +15,8 @@ class StageRates:
     together; train_seconds: of one trainer, forward and backward of the decoder and its share of the optimizer step;
     receive_seconds: of one trainer, to take an image's features out of the object store; coordinate_seconds: of the one
     process that moves the stream's blocks; feature_bytes, sample_bytes: of an image's features on their way, and of
-    its files in the shard; start_seconds: from the command to the first step.
+    its files in the shard; start_seconds: from the command to the first step; encode_deviation, train_deviation:
+    standard deviation of one call's seconds as a share of them: trainers go in step, so the slowest sets the pace.
     """
 
     read_seconds: float
@@ -26,6 +27,8 @@ class StageRates:
     feature_bytes: float = 0.0
     sample_bytes: float = 0.0
     start_seconds: float = 0.0
+    encode_deviation: float = 0.0
+    train_deviation: float = 0.0
 
     def __post_init__(self) -> None:
         for field in fields(self):

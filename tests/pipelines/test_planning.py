@@ -90,7 +90,33 @@ def test_without_encoder_nodes_the_pool_takes_slots_of_the_trainers() -> None:
         best_plan(Cluster(trainers=NodeGroup(cpus=1)), RATES, WORK, modes=("stream",))
 
 
+def test_only_nodes_that_are_up_send_and_read() -> None:
+    nodes = dataclasses.replace(CLUSTER.encoders, nodes=4, cpus=16, gpus=4)
+    cluster = dataclasses.replace(CLUSTER, encoders=nodes)
+    rates = dataclasses.replace(RATES, read_seconds=1.0)
+    out = {size: dict(predict(cluster, rates, WORK, "stream", size).bounds) for size in (1, 4, 6, 16)}
+    link = 1e9 / 50e6
+    # Of six encoders four are on the first node, so a third of the features passes the other's link.
+    expected = {1: link, 4: link, 6: 1.5 * link, 16: 4 * link}
+    assert {size: bounds["network out of the encoders"] for size, bounds in out.items()} == pytest.approx(expected)
+    assert [bounds["reading"] for bounds in out.values()] == [32 + 16, 32 + 16, 32 + 32, 32 + 64]
+    assert dict(predict(cluster, rates, WORK, "inline").bounds)["reading"] == 32
+
+
+def test_the_slowest_trainer_sets_the_step() -> None:
+    uneven = dataclasses.replace(RATES, encode_seconds=0.01, train_deviation=0.1)
+    plan = predict(CLUSTER, uneven, WORK, "stream", 8)
+    # The largest of four normal deviates is 1.03 on average.
+    assert plan.images_per_s == pytest.approx(4 / (0.1 * 1.103), rel=0.01)
+    one = dataclasses.replace(CLUSTER, trainers=dataclasses.replace(CLUSTER.trainers, gpus=1))
+    assert predict(one, uneven, WORK, "stream", 8).images_per_s == pytest.approx(1 / 0.1)
+    inline = predict(CLUSTER, dataclasses.replace(uneven, encode_seconds=0.1, encode_deviation=0.1), WORK, "inline")
+    assert inline.images_per_s == pytest.approx(4 / (0.2 + 0.01 * 2**0.5 * 1.03), rel=0.01)
+
+
 def test_numbers_that_cannot_be_are_named() -> None:
+    with pytest.raises(UserInputError, match="at least one trainer"):
+        predict(Cluster(trainers=NodeGroup(cpus=0.5)), RATES, WORK, "inline")
     with pytest.raises(UserInputError, match="encode_seconds"):
         dataclasses.replace(RATES, encode_seconds=-1.0)
     with pytest.raises(UserInputError, match="trainer node"):
