@@ -18,8 +18,8 @@ from frozenseg.types import SamMasks
 MINIATURE_GRID = dataclasses.replace(
     PUBLISHED, points_per_side=16, min_region_area=12, min_predicted_iou=0.5, min_stability=0.5
 )
-"""One point per 8 scene pixels; regions of 100 pixels would be whole things here. The miniature SAM thinks too
-little of its own masks, so that the published thresholds (.8 and .7) would leave 3 of 13."""
+"""One point per 8 scene pixels; regions of 100 pixels would be whole things here. Thresholds below the published ones
+(.8 and .7): more of the small SAM's masks are of use than it is sure of (docs/miniature.md)."""
 
 
 def make_grid_masks(sam: SamImageEncoder, views: FixedViews) -> tuple[SamMasks, ...]:
