@@ -33,7 +33,8 @@ class Storage:
             self.root = os.path.abspath(self.address.removeprefix("file://").removeprefix("local://"))
         else:
             try:
-                self._fs, self.root = fsspec.core.url_to_fs(self.address)
+                # Others write here, too: what a listing once said of an object may be wrong by now.
+                self._fs, self.root = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
             except (ImportError, ValueError) as error:
                 raise UserInputError(f"address {self.address!r} cannot be used: {error}") from error
 
