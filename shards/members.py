@@ -144,29 +144,29 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-# What every header of ours holds besides name, size and checksum, and what that adds to the checksum.
+# What every header of ours holds besides name, size and checksum; what that adds to the checksum, less one.
 _MODE_AND_OWNER = member_header("", 0)[100:124]
 _TIME = member_header("", 0)[135:148]
 _REST = member_header("", 0)[154:]
-_CONSTANT_SUM = sum(_MODE_AND_OWNER) + sum(_TIME) + sum(_REST) - sum(_REST[:2]) + 8 * 32
+_CONSTANT_SUM = sum(_MODE_AND_OWNER) + sum(_TIME) + sum(_REST[2:]) + 8 * 32 - 1
 
 
-_FIELDS = Struct("100s24s11s13s6s358s")
+_fields = Struct("100s24s11s13s6s358s").unpack_from
 """Name, mode and owner, size, time and so on, the checksum's digits, everything after them."""
 
 
 def _parse_header(data: bytes, position: int, where: str, offset: int) -> tuple[bytes, int]:
     """(name, size of the contents) of the header at `position` of `data`, which lies at `offset` of the tar."""
-    name, mode_and_owner, digits, time, checksum, rest = _FIELDS.unpack_from(data, position)
+    name, mode_and_owner, digits, time, checksum, rest = _fields(data, position)
     try:
         stated = int(checksum, 8)
         size = int(digits, 8)
     except ValueError as error:
         raise DamagedShardError(f"{where} is damaged: no tar header at byte {offset + position}") from error
     # Summing 512 bytes costs as much as everything else here: what never changes is compared instead, and of the rest
-    # zlib knows the sum (it is the lower half of Adler-32, less one, for so few bytes).
+    # zlib knows the sum: it is the lower half of Adler-32, less the one in the constant, for so few bytes.
     if mode_and_owner == _MODE_AND_OWNER and time == _TIME and rest == _REST:
-        found = _CONSTANT_SUM + (adler32(name + digits) & 0xFFFF) - 1
+        found = _CONSTANT_SUM + (adler32(name + digits) & 0xFFFF)
     else:
         header = data[position : position + BLOCK]
         found = sum(header) - sum(header[148:156]) + 8 * 32
@@ -183,28 +183,49 @@ def read_sample(image_id: str, read: ReadRange, start: int, end: int, where: str
     """
     if end - start <= WHOLE_BYTES:
         return cut_sample(image_id, read(start, end), 0, end - start, where, start)
-    # The image, by far the largest, is read to where it stays; only what follows it is cut, and so copied once more.
-    header = read(start, start + BLOCK)
-    if len(header) != BLOCK:
-        raise _not_whole(image_id, where)
-    name, size = _parse_header(header, 0, where, start)
-    image = read(start + BLOCK, start + BLOCK + size)
-    rest = start + BLOCK + size + (-size % BLOCK)
-    if len(image) != size or rest > end or not name.startswith(image_id.encode() + b".") or name.count(b".") != 1:
-        raise _not_whole(image_id, where)
-    return cut_sample(image_id, read(rest, end), 0, end - rest, where, rest, image)
+    # Large members are read to where they stay; only what is left is cut, and so copied once more.
+    prefix = image_id.encode() + b"."
+    image, panoptic_png = None, b""
+    while end - start > WHOLE_BYTES:
+        header = read(start, start + BLOCK)
+        if len(header) != BLOCK:
+            raise _not_whole(image_id, where)
+        name, size = _parse_header(header, 0, where, start)
+        first = start + BLOCK
+        extension = name[len(prefix) :]
+        is_image = image is None and b"." not in extension
+        if first + size > end or not name.startswith(prefix):
+            raise _not_whole(image_id, where)
+        if not is_image and extension != _PANOPTIC:
+            break
+        contents = read(first, first + size)
+        if len(contents) != size:
+            raise _not_whole(image_id, where)
+        if is_image:
+            image = contents
+        else:
+            panoptic_png = contents
+        start = first + size + (-size % BLOCK)
+    return cut_sample(image_id, read(start, end), 0, end - start, where, start, image, panoptic_png)
 
 
 def cut_sample(
-    image_id: str, data: bytes, start: int, end: int, where: str, offset: int, image: bytes | None = None
+    image_id: str,
+    data: bytes,
+    start: int,
+    end: int,
+    where: str,
+    offset: int,
+    image: bytes | None = None,
+    panoptic_png: bytes = b"",
 ) -> RawSample:
-    """`read_sample` of bytes at hand: [start, end) of `data`, which lies at `offset` of the tar; without its image when
-    that is given."""
+    """`read_sample` of bytes at hand: [start, end) of `data`, which lies at `offset` of the tar; `image` and
+    `panoptic_png` where they were read before."""
     if len(data) < end or (end - start) % BLOCK:
         raise _not_whole(image_id, where)
     prefix = image_id.encode() + b"."
     length = len(prefix)
-    panoptic_png, segments_json = b"", None
+    segments_json = None
     while start < end:
         name, size = _parse_header(data, start, where, offset)
         first = start + BLOCK

@@ -35,6 +35,10 @@ class LocalFile:
     def read(self, start: int, end: int) -> bytes:
         """Bytes [start, end), fewer when the file ends before."""
         data = os.pread(self._handle, end - start, start)
+        return data if len(data) == end - start else self._read_on(data, start, end)
+
+    def _read_on(self, data: bytes, start: int, end: int) -> bytes:
+        """After a read that brought less: the file ends, or the system gives it in parts."""
         while len(data) < end - start:
             more = os.pread(self._handle, end - start - len(data), start + len(data))
             if not more:

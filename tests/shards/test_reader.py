@@ -25,6 +25,9 @@ def make_large(number: int) -> EncodedSample:
 def test_small_and_large_samples_in_order_and_alone(tmp_path: Path, mapped: bool) -> None:
     """Small ones are read many at once and large ones in pieces: the same samples come out."""
     samples = [make_large(i) if i in (1, 5, 6) else make_sample(i) for i in range(9)]
+    samples[4] = replace(samples[4], panoptic_png=samples[4].panoptic_png + bytes(WHOLE_BYTES))
+    samples[6] = replace(samples[6], panoptic_png=samples[4].panoptic_png)
+    samples[7] = replace(samples[7], segments=samples[7].segments * 2000)
     file = write_shard(samples, tmp_path / "x.tar")
     write_manifest(Storage(tmp_path), replace(make_set(tmp_path / "other"), files=(file,)))
     reader = pickle.loads(pickle.dumps(ShardReader(tmp_path, mapped)))
