@@ -127,6 +127,7 @@ class Reader:
     def close(self) -> None:
         _open(self._process.stdin).close()
         self._process.wait()
+        _open(self._process.stdout).close()
 
     def ask(self, *words: object) -> dict[str, Any]:
         stream = _open(self._process.stdin)

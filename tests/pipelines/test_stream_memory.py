@@ -29,7 +29,7 @@ from tests.model.tiny import tiny_spec
 
 NUM_SCENES, NUM_EPOCHS, BATCH = 20, 5, 4
 BOUND_MB = 7
-QUIET_S, FILL_S = 3.0, 120.0
+QUIET_S, FILL_S = 5.0, 120.0
 
 
 class Blocks:
