@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from frozenseg.data import Jitter, JitterConfig, decode_annotation, decode_image
 from frozenseg.errors import SkippedShareError, UserInputError
 from frozenseg.types import PanopticTarget, TrainingBatch
 from pipelines import columns as c
-from pipelines.codec import Codec
+from pipelines.codec import Codec, bytes_per_value
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders, columns_to_batch
 from pipelines.feature_cache import CacheOptions
 from pipelines.stream_watch import StreamWatch, stamped, worker_column
@@ -31,6 +32,11 @@ from shards import ShardReader, epoch_order
 
 logger = logging.getLogger(__name__)
 FeatureMode = Literal["stream", "inline", "cache"]
+OPENED_BLOCKS = 6
+"""Blocks that a trainer may hold opened (fetched for the next batches by Ray's threads, or in use): Ray Data no longer
+counts them as under way, but they take its memory."""
+FEWEST_BLOCKS = 6
+"""Blocks that there must be room for besides: Ray Data stops no stage inside a block, nor all stages at once."""
 Rows = npt.NDArray[np.int64]
 """[n,3] int64: epoch, index of the sample in the shard set, 1 for padding."""
 
@@ -44,8 +50,13 @@ class StreamConfig:
     seed: of order and augmentation; codec: how features travel; dtype: that trainers get; encoder_batch: images per
     encoder call and per block; min_actors, max_actors: the pool grows and shrinks between them; actor_cpus, actor_gpus:
     each (a reading task takes 1 CPU); actor_resource: of the cluster's own that each holds one of; max_readers: reading
-    tasks at once, None for as many as CPUs are free; object_store_mb: bound of the memory that blocks under way may
-    take; max_skipped_share: of unreadable samples; cache: where and how much is kept, with mode `cache` only.
+    tasks at once, None for as many as CPUs are free; object_store_mb: bound, in MiB, of Ray's memory that all that was
+    made and is not yet consumed takes, over all nodes, None for half of the cluster's object stores; trainers: that
+    take from the stream; max_skipped_share: of unreadable samples; cache: where and how much is kept, with mode `cache`
+    only.
+
+    Raises:
+        UserInputError: settings that contradict each other, or an `object_store_mb` that cannot be kept.
     """
 
     shards: str
@@ -63,6 +74,7 @@ class StreamConfig:
     actor_resource: str | None = None
     max_readers: int | None = None
     object_store_mb: int | None = None
+    trainers: int = 1
     max_skipped_share: float = 0.01
     cache: CacheOptions | None = None
 
@@ -76,6 +88,23 @@ class StreamConfig:
         if (self.mode == "cache") != (self.cache is not None):
             found = "no cache address" if self.cache is None else "a cache address"
             raise UserInputError(f"features: mode {self.mode!r} with {found}: expected `cache` with one, or neither")
+        fewest = math.ceil((self.trainers * OPENED_BLOCKS + FEWEST_BLOCKS) * self.block_bytes / 2**20)
+        if self.object_store_mb is not None and self.object_store_mb < fewest:
+            raise UserInputError(
+                f"object_store_mb: expected at least {fewest} ({self.trainers} x {OPENED_BLOCKS} + {FEWEST_BLOCKS} "
+                f"blocks of {self.block_bytes / 2**20:.1f} MiB), found {self.object_store_mb}"
+            )
+
+    @property
+    def block_bytes(self) -> float:
+        """About how much a block takes that waits for a trainer: CLIP's maps, beside which SAM's are small, and truth
+        of 24 masks, a bit a pixel; with `inline` the picture in the place of the maps."""
+        pixels = self.encoder_batch * self.jitter.crop_size**2
+        if self.mode == "inline":
+            return (3.0 + 24 / 8) * pixels
+        strides = zip(self.encoders.spec.decoder.clip_channels, (4, 8, 16, 32), strict=True)
+        values = sum(channels / stride**2 for channels, stride in strides)
+        return (values * bytes_per_value(self.codec) + 24 / 8) * pixels
 
     def view(self, epoch: int) -> int:
         """The number that the augmentation of an epoch is drawn with."""
@@ -181,7 +210,8 @@ def execution_options(config: StreamConfig) -> Any:
 
     options = ExecutionOptions(preserve_order=True)
     if config.object_store_mb is not None:
-        options.resource_limits = options.resource_limits.copy(object_store_memory=config.object_store_mb * 2**20)
+        counted = config.object_store_mb * 2**20 - config.trainers * OPENED_BLOCKS * config.block_bytes
+        options.resource_limits = options.resource_limits.copy(object_store_memory=counted)
     return options
 
 
@@ -286,7 +316,7 @@ def training_batches(
     watch = _SkipWatch(config.max_skipped_share)
     step = min(batch_size, per_block)
     pieces: list[c.Columns] = []
-    prefetch = max(2, 2 * batch_size // per_block)
+    prefetch = prefetched_blocks(config, batch_size)
     for block in shard.iter_batches(batch_size=per_block, batch_format="numpy", prefetch_batches=prefetch):
         if stream_watch is not None:
             stream_watch.look_at(block)
@@ -294,9 +324,22 @@ def training_batches(
         watch.look_at(block)
         for start in range(0, len(block[c.IMAGE_ID]), step):
             pieces.append({name: values[start : start + step] for name, values in block.items()})
-            if len(pieces) * step == batch_size:
-                yield _streamed(pieces, dtype)
-                pieces = []
+        # While the trainer works on what was copied out of them, the blocks must not keep Ray's memory.
+        del block
+        while len(pieces) * step >= batch_size:
+            ready = _streamed(pieces[: batch_size // step], dtype)
+            del pieces[: batch_size // step]
+            yield ready
+
+
+def prefetched_blocks(config: StreamConfig, batch_size: int) -> int:
+    """Blocks that a trainer asks for ahead: two batches, and no more than half of its share of the bound, because what
+    is asked for is made, bound or not."""
+    wanted = max(2, 2 * batch_size // config.encoder_batch)
+    if config.object_store_mb is None:
+        return wanted
+    share = config.object_store_mb * 2**20 / config.block_bytes / config.trainers - OPENED_BLOCKS
+    return max(1, min(wanted, int(share / 2)))
 
 
 def _streamed(pieces: Sequence[c.Columns], dtype: torch.dtype) -> StreamedBatch:

@@ -109,8 +109,9 @@ class FeaturesSection:
     features of views that repeat are kept); codec: how features travel; encoder_dtype: of the encoders' computation;
     encoder_batch: images per encoder call; min_actors, max_actors: of the pool; actor_cpus, actor_gpus, actor_resource:
     of each, as of the trainers; max_readers: tasks that read and augment at once, by default as many as CPUs are free;
-    object_store_mb: bound of the data under way, in MiB; max_skipped_share: of unreadable samples;
-    cache: where and how much is kept, with `cache` only."""
+    object_store_mb: bound, in MiB, of all that was made and is not yet consumed, over all nodes, by default half of the
+    cluster's object stores; max_skipped_share: of unreadable samples; cache: where and how much is kept, with `cache`
+    only."""
 
     mode: FeatureMode = "stream"
     codec: Codec = "bfloat16"
@@ -293,6 +294,7 @@ class TrainConfig:
             actor_resource=features.actor_resource,
             max_readers=features.max_readers,
             object_store_mb=features.object_store_mb,
+            trainers=self.workers.num_workers,
             max_skipped_share=features.max_skipped_share,
             cache=features.cache,
         )

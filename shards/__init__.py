@@ -1,7 +1,7 @@
 """Sharded image sets: webdataset tars with a manifest. The format is specified in README.md beside this file."""
 
 from shards.manifest import FORMAT_VERSION, MANIFEST_NAME, read_manifest, write_manifest
-from shards.members import BadSampleError, DamagedShardError, decode_members, encode_sample, image_extension
+from shards.members import BadSampleError, DamagedShardError, RawSample, encode_sample, image_extension
 from shards.order import ShardPlan, epoch_order, plan_shards, split_order
 from shards.reader import ShardReader
 from shards.storage import Storage
@@ -12,10 +12,10 @@ __all__ = [
     "MANIFEST_NAME",
     "BadSampleError",
     "DamagedShardError",
+    "RawSample",
     "ShardPlan",
     "ShardReader",
     "Storage",
-    "decode_members",
     "encode_sample",
     "epoch_order",
     "image_extension",

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from struct import Struct
+from typing import NamedTuple
+from zlib import adler32
 
 from frozenseg.errors import UserInputError
 from frozenseg.types import EncodedSample, TruthSegment
@@ -18,8 +21,14 @@ PANOPTIC_EXTENSION = "panoptic.png"
 SEGMENTS_EXTENSION = "segments.json"
 BLOCK = 512
 END_OF_TAR = bytes(2 * BLOCK)
+_PANOPTIC, _SEGMENTS = PANOPTIC_EXTENSION.encode(), SEGMENTS_EXTENSION.encode()
 _ID_PATTERN = re.compile(r"[A-Za-z0-9_\-]{1,72}")
 _MAX_MEMBER_BYTES = 8**11 - 1  # the size field of ustar: 11 octal digits
+WHOLE_BYTES = 1 << 16
+"""A sample of at most so many bytes is read in one piece and cut; of a larger one, cutting would copy too much."""
+
+ReadRange = Callable[[int, int], bytes]
+"""The bytes [start, end) of a tar, fewer when it ends before."""
 
 
 class DamagedShardError(UserInputError):
@@ -28,6 +37,36 @@ class DamagedShardError(UserInputError):
 
 class BadSampleError(UserInputError):
     """A sample that the format cannot hold."""
+
+
+class RawSample(NamedTuple):
+    """A sample's members as they lie in the tar, nothing parsed; a tuple, because making one must cost next to nothing.
+
+    Fields: image: the image file; panoptic_png: empty when there is no truth; segments_json: see README.md.
+    """
+
+    image_id: str
+    image: bytes
+    panoptic_png: bytes
+    segments_json: bytes
+
+    def parsed(self, where: str) -> EncodedSample:
+        """With the segments as objects. Raises DamagedShardError, naming the tar as `where`, for unreadable ones."""
+        try:
+            record = json.loads(self.segments_json)
+            segments = tuple(TruthSegment(**segment) for segment in record["segments"])
+            file_name = str(record["file_name"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedShardError(
+                f"{where}: sample {self.image_id!r} has an unreadable {SEGMENTS_EXTENSION}"
+            ) from error
+        return EncodedSample(
+            image_id=self.image_id,
+            image_bytes=self.image,
+            panoptic_png=self.panoptic_png,
+            segments=segments,
+            file_name=file_name,
+        )
 
 
 def image_extension(data: bytes) -> str:
@@ -105,76 +144,123 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def iterate_members(data: memoryview | bytes, where: str) -> Iterator[tuple[int, str, memoryview]]:
-    """(offset of the header, name, contents without copying) of each member of a tar or of a piece of one.
+# What every header of ours holds besides name, size and checksum; what that adds to the checksum, less one.
+_MODE_AND_OWNER = member_header("", 0)[100:124]
+_TIME = member_header("", 0)[135:148]
+_REST = member_header("", 0)[154:]
+_CONSTANT_SUM = sum(_MODE_AND_OWNER) + sum(_TIME) + sum(_REST[2:]) + 8 * 32 - 1
+
+
+_fields = Struct("100s24s11s13s6s358s").unpack_from
+"""Name, mode and owner, size, time and so on, the checksum's digits, everything after them."""
+
+
+def _parse_header(data: bytes, position: int, where: str, offset: int) -> tuple[bytes, int]:
+    """(name, size of the contents) of the header at `position` of `data`, which lies at `offset` of the tar."""
+    name, mode_and_owner, digits, time, checksum, rest = _fields(data, position)
+    try:
+        stated = int(checksum, 8)
+        size = int(digits, 8)
+    except ValueError as error:
+        raise DamagedShardError(f"{where} is damaged: no tar header at byte {offset + position}") from error
+    # Summing 512 bytes costs as much as everything else here: what never changes is compared instead, and of the rest
+    # zlib knows the sum: it is the lower half of Adler-32, less the one in the constant, for so few bytes.
+    if mode_and_owner == _MODE_AND_OWNER and time == _TIME and rest == _REST:
+        found = _CONSTANT_SUM + (adler32(name + digits) & 0xFFFF)
+    else:
+        header = data[position : position + BLOCK]
+        found = sum(header) - sum(header[148:156]) + 8 * 32
+    if stated != found or size < 0:
+        raise DamagedShardError(f"{where} is damaged: the header at byte {offset + position} has a wrong checksum")
+    return name.rstrip(b"\0"), size
+
+
+def read_sample(image_id: str, read: ReadRange, start: int, end: int, where: str) -> RawSample:
+    """The sample `image_id`, which the manifest says to be the bytes [start, end) of a tar.
+
+    Raises:
+        DamagedShardError: naming the tar, when there is something else.
+    """
+    if end - start <= WHOLE_BYTES:
+        return cut_sample(image_id, read(start, end), 0, end - start, where, start)
+    # Large members are read to where they stay; only what is left is cut, and so copied once more.
+    prefix = image_id.encode() + b"."
+    image, panoptic_png = None, b""
+    while end - start > WHOLE_BYTES:
+        header = read(start, start + BLOCK)
+        if len(header) != BLOCK:
+            raise _not_whole(image_id, where)
+        name, size = _parse_header(header, 0, where, start)
+        first = start + BLOCK
+        extension = name[len(prefix) :]
+        is_image = image is None and b"." not in extension
+        if first + size > end or not name.startswith(prefix):
+            raise _not_whole(image_id, where)
+        if not is_image and extension != _PANOPTIC:
+            break
+        contents = read(first, first + size)
+        if len(contents) != size:
+            raise _not_whole(image_id, where)
+        if is_image:
+            image = contents
+        else:
+            panoptic_png = contents
+        start = first + size + (-size % BLOCK)
+    return cut_sample(image_id, read(start, end), 0, end - start, where, start, image, panoptic_png)
+
+
+def cut_sample(
+    image_id: str,
+    data: bytes,
+    start: int,
+    end: int,
+    where: str,
+    offset: int,
+    image: bytes | None = None,
+    panoptic_png: bytes = b"",
+) -> RawSample:
+    """`read_sample` of bytes at hand: [start, end) of `data`, which lies at `offset` of the tar; `image` and
+    `panoptic_png` where they were read before."""
+    if len(data) < end or (end - start) % BLOCK:
+        raise _not_whole(image_id, where)
+    prefix = image_id.encode() + b"."
+    length = len(prefix)
+    segments_json = None
+    while start < end:
+        name, size = _parse_header(data, start, where, offset)
+        first = start + BLOCK
+        start = first + size + (-size % BLOCK)
+        if start > end or not name.startswith(prefix):
+            raise _not_whole(image_id, where)
+        extension = name[length:]
+        if extension == _PANOPTIC:
+            panoptic_png = data[first : first + size]
+        elif extension == _SEGMENTS:
+            segments_json = data[first : first + size]
+        elif image is None and b"." not in extension:
+            image = data[first : first + size]
+    if image is None or segments_json is None:
+        raise DamagedShardError(f"{where}: sample {image_id!r} needs an image and {SEGMENTS_EXTENSION}")
+    return RawSample(image_id, image, panoptic_png, segments_json)
+
+
+def _not_whole(image_id: str, where: str) -> DamagedShardError:
+    return DamagedShardError(f"{where} is damaged: no whole sample {image_id!r} at its place")
+
+
+def sample_offsets(data: bytes, where: str) -> Iterator[tuple[int, str]]:
+    """(offset, id) of each sample that a tar holds, by its headers alone.
 
     Raises:
         DamagedShardError: a header that is none of ours, a wrong checksum, or contents that end early.
     """
-    view = memoryview(data)
-    position = 0
-    while position + BLOCK <= len(view):
-        header = view[position : position + BLOCK]
-        if header[0] == 0:
-            return
-        name, size = _parse_header(bytes(header), where, position)
-        start = position + BLOCK
-        if start + size > len(view):
-            raise DamagedShardError(f"{where} is damaged: member {name!r} ends after the file does")
-        yield position, name, view[start : start + size]
-        position = start + size + (-size % BLOCK)
-    if position != len(view):
-        raise DamagedShardError(f"{where} is damaged: it ends inside a block, at byte {len(view)}")
-
-
-def _parse_header(header: bytes, where: str, position: int) -> tuple[str, int]:
-    try:
-        stated = int(header[148:154], 8)
-        size = int(header[124:135], 8)
-        name = header[:100].rstrip(b"\x00").decode("ascii")
-    except ValueError as error:
-        raise DamagedShardError(f"{where} is damaged: no tar header at byte {position}") from error
-    if stated != sum(header) - sum(header[148:156]) + 8 * 32:
-        raise DamagedShardError(f"{where} is damaged: the header at byte {position} has a wrong checksum")
-    return name, size
-
-
-def decode_members(data: memoryview | bytes, where: str) -> Iterator[tuple[int, EncodedSample]]:
-    """(byte offset, sample) of each sample in a tar, or in the part of a tar that holds whole samples.
-
-    Raises:
-        DamagedShardError: as `iterate_members`, or a sample without image or segments.
-    """
-    key, start = "", 0
-    members: dict[str, memoryview] = {}
-    for offset, name, contents in iterate_members(data, where):
-        sample_id, _, extension = name.partition(".")
-        if sample_id != key and members:
-            yield start, _build_sample(key, members, where)
-            members = {}
-        if not members:
-            key, start = sample_id, offset
-        members[extension] = contents
-    if members:
-        yield start, _build_sample(key, members, where)
-
-
-def _build_sample(image_id: str, members: dict[str, memoryview], where: str) -> EncodedSample:
-    image = next((data for name, data in members.items() if "." not in name), None)
-    if image is None or SEGMENTS_EXTENSION not in members:
-        raise DamagedShardError(
-            f"{where}: sample {image_id!r} needs an image and {SEGMENTS_EXTENSION}, found {sorted(members)}"
-        )
-    try:
-        record = json.loads(bytes(members[SEGMENTS_EXTENSION]))
-        segments = tuple(TruthSegment(**segment) for segment in record["segments"])
-        file_name = str(record["file_name"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedShardError(f"{where}: sample {image_id!r} has an unreadable {SEGMENTS_EXTENSION}") from error
-    return EncodedSample(
-        image_id=image_id,
-        image_bytes=bytes(image),
-        panoptic_png=bytes(members.get(PANOPTIC_EXTENSION, b"")),
-        segments=segments,
-        file_name=file_name,
-    )
+    position, key = 0, ""
+    while position + BLOCK <= len(data) and data[position]:
+        name, size = _parse_header(data, position, where, 0)
+        sample_id = name.partition(b".")[0].decode("ascii", "replace")
+        if sample_id != key:
+            yield position, sample_id
+        key = sample_id
+        position += BLOCK + size + (-size % BLOCK)
+    if position > len(data):
+        raise DamagedShardError(f"{where} is damaged: the last member ends after the file does")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import tempfile
@@ -15,6 +16,54 @@ import fsspec
 from frozenseg.errors import MissingPathError, UserInputError
 
 TEMPORARY_PREFIX = ".tmp-"
+
+
+class LocalFile:
+    """An open file, read anywhere without seeking, so that threads may share it. Closed when it is dropped."""
+
+    def __init__(self, path: str) -> None:
+        self._handle = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+    @property
+    def num_bytes(self) -> int:
+        return os.fstat(self._handle).st_size
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes [start, end), fewer when the file ends before."""
+        data = os.pread(self._handle, end - start, start)
+        return data if len(data) == end - start else self._read_on(data, start, end)
+
+    def _read_on(self, data: bytes, start: int, end: int) -> bytes:
+        """After a read that brought less: the file ends, or the system gives it in parts."""
+        while len(data) < end - start:
+            more = os.pread(self._handle, end - start - len(data), start + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+
+class MappedFile:
+    """As `LocalFile`, out of a memory map: the system copies nothing, but an error of the disk, or a file that somebody
+    cuts short meanwhile, ends the process (SIGBUS) instead of raising."""
+
+    def __init__(self, path: str) -> None:
+        self._file = LocalFile(path)
+        # An empty file cannot be mapped.
+        size = self._file.num_bytes
+        self._map = mmap.mmap(self._file._handle, size, prot=mmap.PROT_READ) if size else b""
+
+    @property
+    def num_bytes(self) -> int:
+        return self._file.num_bytes
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes [start, end), fewer when the file ended before when it was opened."""
+        return self._map[start:end]
 
 
 class Storage:
@@ -33,7 +82,8 @@ class Storage:
             self.root = os.path.abspath(self.address.removeprefix("file://").removeprefix("local://"))
         else:
             try:
-                self._fs, self.root = fsspec.core.url_to_fs(self.address)
+                # Others write here, too: what a listing once said of an object may be wrong by now.
+                self._fs, self.root = fsspec.core.url_to_fs(self.address, use_listings_cache=False)
             except (ImportError, ValueError) as error:
                 raise UserInputError(f"address {self.address!r} cannot be used: {error}") from error
 
@@ -79,10 +129,15 @@ class Storage:
         """Bytes [start, end), fewer when the file ends before. Raises MissingPathError."""
         try:
             if self.is_local:
-                with open(self.path(name), "rb") as file:
-                    file.seek(start)
-                    return file.read(end - start)
+                return LocalFile(self.path(name)).read(start, end)
             return bytes(self._fs.cat_file(self.path(name), start=start, end=end))
+        except FileNotFoundError as error:
+            raise MissingPathError(f"{self.where(name)} does not exist") from error
+
+    def open_local(self, name: str, mapped: bool) -> LocalFile | MappedFile:
+        """A file of a local folder, for many reads. Raises MissingPathError."""
+        try:
+            return MappedFile(self.path(name)) if mapped else LocalFile(self.path(name))
         except FileNotFoundError as error:
             raise MissingPathError(f"{self.where(name)} does not exist") from error
 

@@ -17,6 +17,7 @@ from frozenseg.data import CocoPanoptic, encode_id_map
 from frozenseg.model import build_model, save_model
 from pipelines.segmenter_pool import SegmenterSource
 from tests.model.tiny import tiny_spec
+from tests.pipelines.s3_server import s3_server
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,13 @@ def ray_session(ray_environment: dict[str, str]) -> Iterator[None]:
     options = ray_session.RayOptions(num_cpus=4, num_gpus=0, object_store_mb=300, dashboard=False)
     with ray_session.session(options=options):
         yield
+
+
+@pytest.fixture
+def s3_environment(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
+    """The environment of a process that is to use an empty S3 server of this machine."""
+    with s3_server(Path(pytestconfig.cache.mkdir("s3")) / "packages") as environment:
+        yield environment
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
