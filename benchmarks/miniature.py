@@ -30,6 +30,8 @@ from frozenseg.miniature.views import FixedViews, make_views
 from frozenseg.model import load_model
 
 _SERIES = 5000
+_ENSEMBLE = "default with SAM's masks (--ensemble)"
+_PUBLISHED_ENSEMBLE = "the same, in the semantic result only (paper Eq. 4)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,7 @@ def main() -> int:
     arguments = tyro.cli(Arguments, description=__doc__)
     torch.set_num_threads(1)
     model = load_model(arguments.model)
+    assert model.sam is not None, "the miniature model has a SAM"
     segmenter = Segmenter(model)
     torch.manual_seed(0)
     untrained = Segmenter(assemble(model.clip, model.sam, MaskDecoder(model.spec.decoder).eval()))
@@ -142,7 +145,9 @@ def main() -> int:
         views = make_views(model.clip, model.sam, full_vocabulary(), "all", arguments.sam_scenes, _SERIES)
         _proposals(segmenter, views, arguments.sam_scenes)
         return 0
-    scores: dict[str, list[Scores]] = {name: [] for name in (*readings, "untrained decoder")}
+    scores: dict[str, list[Scores]] = {
+        name: [] for name in (*readings, _PUBLISHED_ENSEMBLE, _ENSEMBLE, "untrained decoder")
+    }
     first = None
     for seed in range(arguments.seeds):
         views = make_views(model.clip, model.sam, full_vocabulary(), "all", arguments.scenes, _SERIES + seed)
@@ -150,6 +155,12 @@ def main() -> int:
         for name, changes in readings.items():
             scores[name].append(evaluate(segmenter, views, dataclasses.replace(segmenter.options, **changes)))
         scores["untrained decoder"].append(evaluate(untrained, views))
+        generator = SamMaskGenerator(model.sam, segmenter.grid)
+        sam_masks = tuple(generator.from_embedding(embedding.float(), GEOMETRY) for embedding in views.maps[5])
+        ensemble = dataclasses.replace(segmenter.options, openseg=True)
+        scores[_ENSEMBLE].append(evaluate(segmenter, views, ensemble, sam_masks))
+        semantic_only = dataclasses.replace(ensemble, sam_panoptic_weight=0.0)
+        scores[_PUBLISHED_ENSEMBLE].append(evaluate(segmenter, views, semantic_only, sam_masks))
     print(f"{arguments.seeds} series of {arguments.scenes} fresh scenes, seen / unseen, mean ± deviation over series")
     for name, row in scores.items():
         print(_line(name, row))

@@ -20,8 +20,8 @@ class InferenceOptions:
         openseg: SAM masks vote for unseen categories in the semantic result (paper Eq. 4).
         epsilon: weight of SAM's votes, in [0,1].
         sam_min_probability: a SAM mask votes when its highest unseen probability is greater.
-        sam_panoptic_weight: beyond the paper: SAM masks take part in the panoptic result with their class
-            probability times this weight; 0 switches it off (default).
+        sam_panoptic_weight: beyond the paper: with `openseg`, SAM masks take part in the panoptic result, too, with
+            their class probability times this weight; 0, the paper's way, leaves them out.
         sam_only: the decoder is left out and SAM's masks, classified by CLIP alone, are the result (Table 4, row 1).
         shortest_side, longest_side: in pixels; the image is brought to the first, or less where the second
             would be passed.
@@ -61,4 +61,4 @@ class InferenceOptions:
     @property
     def needs_sam_masks(self) -> bool:
         """True when the grid of points has to be run for these options."""
-        return self.openseg or self.sam_only or self.sam_panoptic_weight > 0.0
+        return self.openseg or self.sam_only

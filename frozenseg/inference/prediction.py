@@ -52,7 +52,8 @@ class Prediction:
     def panoptic(self, min_score: float = 0.0) -> SegmentationOutput:
         """Disjoint segments; pixels of none are void (0). Segments scoring below `min_score` become void, too."""
         class_scores, mask_logits = self.class_scores, self.mask_logits
-        if self.options.sam_panoptic_weight > 0.0 and self.sam is not None and not self.options.sam_only:
+        takes_part = self.options.openseg and self.options.sam_panoptic_weight > 0.0 and not self.options.sam_only
+        if takes_part and self.sam is not None:
             class_scores, mask_logits = add_sam_queries(
                 class_scores,
                 mask_logits,

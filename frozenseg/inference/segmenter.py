@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,16 +35,20 @@ class Segmenter:
     Args:
         model: in eval mode, on its device.
         options: defaults for every call; the model folder's own when None.
-        grid: how SAM's masks are made where the options need them.
+        grid: how SAM's masks are made where the options need them; the model folder's own when None.
+
+    Raises:
+        UserInputError: an option or grid setting in the model folder that is none.
     """
 
     def __init__(
-        self, model: FrozenSeg, options: InferenceOptions | None = None, grid: GridSettings = PUBLISHED
+        self, model: FrozenSeg, options: InferenceOptions | None = None, grid: GridSettings | None = None
     ) -> None:
         self.model = model
-        self.grid = grid
         where = f"the inference options of {model.spec.name!r}"
         self.options = options or from_mapping(model.spec.inference, InferenceOptions, where=where)
+        settings = {**asdict(PUBLISHED), **model.spec.sam_grid}
+        self.grid = grid or from_mapping(settings, GridSettings, where=f"the SAM grid of {model.spec.name!r}")
 
     @property
     def notice(self) -> str:

@@ -22,9 +22,12 @@ INFERENCE: dict[str, Any] = {
     "beta": 1.0,
     "object_threshold": 0.4,
     "overlap_threshold": 0.6,
+    "sam_panoptic_weight": 1.0,
     "shortest_side": IMAGE_SIZE,
     "longest_side": IMAGE_SIZE,
 }
+SAM_GRID: dict[str, Any] = {"points_per_side": 16}
+"""One point per 8 scene pixels: as good as the published 32 here, at a quarter of the time."""
 NOTES = (
     "Trained from nothing on procedural scenes by ray_jobs/pretrain_miniature.py, for demonstrations and "
     "tests. It knows only the words of its 23 categories and says nothing about photographs; docs/miniature.md has the "
@@ -46,6 +49,7 @@ def assemble(clip: OpenClipEncoder, sam: SamImageEncoder | None, decoder: MaskDe
         decoder=decoder.config,
         training_vocabulary=training_vocabulary(),
         inference=INFERENCE,
+        sam_grid=SAM_GRID,
     )
     return FrozenSeg(clip, sam, decoder, spec).eval()
 

@@ -58,8 +58,9 @@ class ModelSpec:
 
     Fields: name; clip; sam: None for a model without SAM (FC-CLIP); mask_sam: another SAM that only makes the masks of
     the OpenSeg ensemble, None to use `sam`; decoder; training_vocabulary: decides which categories are seen, None when
-    nothing is known (all are unseen); inference: defaults of the inference options, key by key; decoder_is_random: the
-    decoder was never trained; notes: free text for the model card.
+    nothing is known (all are unseen); inference: defaults of the inference options, key by key; sam_grid: of the
+    settings of SAM's grid of points, where they differ from the published ones; decoder_is_random: the decoder was
+    never trained; notes: free text for the model card.
     """
 
     name: str = "frozenseg"
@@ -69,6 +70,7 @@ class ModelSpec:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     training_vocabulary: Vocabulary | None = None
     inference: dict[str, Any] = field(default_factory=dict)
+    sam_grid: dict[str, Any] = field(default_factory=dict)
     decoder_is_random: bool = False
     notes: str = ""
 

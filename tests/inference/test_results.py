@@ -165,4 +165,4 @@ def test_options_say_when_sam_masks_are_needed():
     assert not InferenceOptions().needs_sam_masks
     assert InferenceOptions(openseg=True).needs_sam_masks
     assert InferenceOptions(sam_only=True).needs_sam_masks
-    assert InferenceOptions(sam_panoptic_weight=0.5).needs_sam_masks
+    assert not InferenceOptions(sam_panoptic_weight=0.5).needs_sam_masks

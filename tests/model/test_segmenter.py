@@ -162,7 +162,9 @@ def test_vocabularies_that_cannot_be_used(segmenter: Segmenter, vocabulary: str)
         segmenter(picture(), vocabulary)
 
 
-@pytest.mark.parametrize("options", [{"openseg": True}, {"sam_only": True}, {"sam_panoptic_weight": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"openseg": True}, {"sam_only": True}, {"openseg": True, "sam_panoptic_weight": 0.5}]
+)
 @pytest.mark.parametrize("found", ["many", "none"])
 def test_sam_masks_take_part(segmenter: Segmenter, options: dict[str, object], found: str) -> None:
     every = GridSettings(points_per_side=3, min_predicted_iou=0, min_stability=0, nms_iou=1, max_masks=9)
