@@ -44,8 +44,8 @@ class Predict:
     min_score: float = 0.0
     """What scores less is "none of these" (void)."""
     ensemble: bool = False
-    """Let SAM's masks vote for categories that training hasn't seen (OpenSeg ensemble; slower): in semantic results, and
-    in panoptic ones where the model folder's `sam_panoptic_weight` is above 0."""
+    """Let SAM's masks vote for categories that training hasn't seen (OpenSeg ensemble; slower): in semantic results,
+    and in panoptic ones where the model folder's `sam_panoptic_weight` is above 0."""
     tile_above: int = 4096
     """Pictures with a longer side than this many pixels are cut in overlapping tiles."""
 
