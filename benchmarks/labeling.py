@@ -1,7 +1,7 @@
 """What labeling costs beside its encoders and decoder.
 
 python -m benchmarks.labeling rate --images 24                    # against a plain loop, one worker each, in turns
-python -m benchmarks.labeling pool-rate --images 8                # the same through a pool of Ray's
+python -m benchmarks.labeling pool-rate --images 64               # the same through a pool of Ray's
 python -m benchmarks.labeling scaling --workers 1 8 64            # encoders that sleep, dealt parts by Ray Data
 python -m benchmarks.labeling memory --images 1000000             # the driver's largest memory, invented labels
 """
@@ -66,22 +66,36 @@ class TimedLabelActor(LabelActor):
         return {**super().__call__(part), "start": start, "end": time.time()}
 
 
+class PlainLoop:
+    """The model alone over decoded images, in a process of Ray's as the pool's actors are (Ray runs those with less
+    priority than a driver)."""
+
+    def __init__(self, source: SegmenterSource, references: list[ImageReference]) -> None:
+        self.images = [decode_image(read_image_bytes(r), r.image_id) for r in references]
+        self.vocabulary = load_vocabulary(VOCABULARY)
+        self.segmenter = source.build()
+        self.segmenter.predict_batch([self.images[0]], self.vocabulary)
+
+    def images_per_second(self) -> float:
+        start = time.perf_counter()
+        for image in self.images:
+            self.segmenter.predict_batch([image], self.vocabulary)
+        return len(self.images) / (time.perf_counter() - start)
+
+
 def pool_rate(images: Path, images_per_part: int, rounds: int) -> dict[str, float]:
-    """Images a second of the model alone over decoded images in this process, and of one actor of a pool of Ray's from
-    the end of its first part to the end of its last, in turns. Both with one thread of torch's."""
-    source, vocabulary = SegmenterSource(model="miniature"), load_vocabulary(VOCABULARY)
+    """Images a second of a plain loop in an actor of Ray's, and of one actor of labeling's pool from the end of its
+    first part to the end of its last, in turns. Both with one thread of torch's."""
+    import ray
+
+    source = SegmenterSource(model="miniature")
     found = find_corpus(str(images))
     references = [found[i % len(found)] for i in range(images_per_part)]
-    decoded = [decode_image(read_image_bytes(r), r.image_id) for r in references]
-    segmenter = source.build()
-    segmenter.predict_batch([decoded[0]], vocabulary)
+    loop = ray.remote(PlainLoop).options(num_cpus=1).remote(source, references)
     plain: list[float] = []
     ours: list[float] = []
     for _ in range(rounds):
-        start = time.perf_counter()
-        for image in decoded:
-            segmenter.predict_batch([image], vocabulary)
-        plain.append(images_per_part / (time.perf_counter() - start))
+        plain.append(ray.get(loop.images_per_second.remote()))
         with tempfile.TemporaryDirectory() as to:
             options = LabelOptions(to=to, vocabulary=VOCABULARY, formats=FORMATS)
             arguments = {"segmenter": source, "options": options, "to": to}
@@ -174,7 +188,7 @@ def main() -> int:
         case "rate":
             results.append(rate(arguments.folder, arguments.images, arguments.rounds))
         case "pool-rate":
-            with ray_session.session([Need(name="a")], RayOptions(dashboard=False)):
+            with ray_session.session([Need(name="a")], RayOptions(dashboard=False, num_cpus=2)):
                 results.append(pool_rate(arguments.folder, arguments.images, arguments.rounds))
         case "memory":
             results.append(memory(arguments.images, arguments.images_per_part, with_ray=not arguments.no_ray))
