@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from frozenseg.errors import UserInputError
 from pipelines.session_folder import session_folder
@@ -224,7 +225,11 @@ def _quiet() -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     # It warns that its bars are off, which is what was asked for.
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
+    quiet_context(ray.data.DataContext.get_current())
+
+
+def quiet_context(context: Any) -> None:
+    """Sets a ray.data.DataContext to our ways: for this process, or for one data set that runs in another's process."""
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # A user's mistake that a worker finds must arrive as what it is, not wrapped into Ray's own exception.

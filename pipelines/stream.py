@@ -27,6 +27,7 @@ from pipelines import columns as c
 from pipelines.codec import Codec, bytes_per_value
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders, columns_to_batch
 from pipelines.feature_cache import CacheOptions
+from pipelines.ray_session import quiet_context
 from pipelines.stream_watch import StreamWatch, stamped, worker_column
 from shards import ShardReader, epoch_order
 
@@ -180,6 +181,8 @@ def row_numbers(num_rows: int, config: StreamConfig) -> Any:
         )
     # A range is made where it is read: no block per row travels from the driver, however long the run is.
     numbers = ray.data.range(num_rows, override_num_blocks=num_rows // per_block)
+    # Ray Train runs it in a process of its own, with these settings: progress bars would fill a job's log.
+    quiet_context(numbers.context)
     numbers.context.execution_options = execution_options(config)
     return numbers
 

@@ -85,7 +85,7 @@ def local_head(variables: Mapping[str, str], on_demand: Sequence[NodeGroup] = ()
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "PYTHONWARNINGS": "ignore",
             "OMP_NUM_THREADS": "1",
-            **(AUTOSCALING if on_demand else {}),
+            **(AUTOSCALING | {"PYTHONPATH": str(Path(__file__).parent)} if on_demand else {}),
             **variables,
         }
         gcs, dashboard, agent, client = free_ports(4)
@@ -127,7 +127,7 @@ def autoscaling_config(groups: Sequence[NodeGroup], gcs: str) -> dict[str, objec
         "provider": {
             # Named by its class: the type `fake_multinode` reads a file that Ray's package lacks.
             "type": "external",
-            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "module": "on_demand_nodes.OnDemandNodes",
             "gcs_address": gcs,
             "head_node_id": FAKE_HEAD_NODE_ID,
             "launch_multiple": True,
