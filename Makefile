@@ -33,7 +33,7 @@ test-slow: setup  ## the slow tests alone
 test-all: setup  ## everything that this machine can run
 	@python -m pytest $(PYTEST_ARGS)
 
-lint: setup  ## ruff, mypy (strict on frozenseg and shards), the import rules
+lint: setup  ## ruff, mypy (strict), the import rules
 	ruff check .
 	ruff format --check .
 	mypy

@@ -98,7 +98,7 @@ def _spans(num_values: int) -> list[tuple[slice, slice]]:
 
 def _blocks(values: Tensor) -> Tensor:
     """[C,n] -> a view [C,blocks,n/blocks] of what `_spans` gave."""
-    return values.unflatten(1, (-1, min(values.shape[1], BLOCK)))
+    return values.view(len(values), -1, min(values.shape[1], BLOCK))
 
 
 def _quantize(values: Tensor, codes: Tensor, scale: Tensor, offset: Tensor) -> None:

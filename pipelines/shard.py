@@ -272,7 +272,8 @@ def _run(jobs: Sequence[ShardJob]) -> Iterable[ShardResult]:
 
     # A task fetches its own job only; Ray's columns hold numbers and text.
     references = [ray.put(job) for job in jobs]
-    rows = ray.data.range(len(jobs), override_num_blocks=len(jobs))
+    # Ray's type hints have functions of one argument only, though `fn_kwargs` are for others.
+    rows: Any = ray.data.range(len(jobs), override_num_blocks=len(jobs))
     results = rows.map_batches(_run_batch, fn_kwargs={"jobs": references}, batch_size=1, num_cpus=1)
     for row in results.iter_rows():
         yield _read_record(row["record"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
@@ -44,18 +44,25 @@ def build(arguments: dict[str, Any]) -> Application:
     except UserInputError as error:
         raise ServeArgumentsError(str(error)) from error
     proxy.install()
-    encoders = Encoders.options(**_options(settings, settings.encoders, HELD_BY_ENCODERS)).bind(settings)
-    decoder = Decoder.options(**_options(settings, settings.decoder, HELD_BY_SINGLES)).bind(settings)
+    encoders = _deployment(Encoders).options(**_options(settings, settings.encoders, HELD_BY_ENCODERS)).bind(settings)
+    decoder = _deployment(Decoder).options(**_options(settings, settings.decoder, HELD_BY_SINGLES)).bind(settings)
     sam_masks = None
     if spec.sam is not None or spec.mask_sam is not None:
-        sam_masks = SamMaskMaker.options(**_options(settings, settings.sam_masks, HELD_BY_SINGLES)).bind(settings)
+        options = _options(settings, settings.sam_masks, HELD_BY_SINGLES)
+        sam_masks = _deployment(SamMaskMaker).options(**options).bind(settings)
     in_flight = settings.limits.in_flight
     # Far more than are worked on: what is past the limit reaches our own guard, which answers with a clear 429.
     ingress_options = _options(settings, settings.ingress, 16 * in_flight, default_target=max(1, in_flight // 2))
-    ingress = Ingress.options(
+    ingress = _deployment(Ingress).options(
         **ingress_options, max_queued_requests=in_flight, backpressure_config=BackpressureConfig(retry_after_s=1)
     )
     return ingress.bind(settings, encoders, sam_masks, decoder)
+
+
+def _deployment(part: Any) -> Deployment:
+    """A class that is decorated with `serve.deployment`, which type checkers take for the class itself."""
+    assert isinstance(part, Deployment)
+    return part
 
 
 def _options(settings: ServeSettings, scaling: Scaling, max_ongoing: int, default_target: int = 0) -> dict[str, Any]:
