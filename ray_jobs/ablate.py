@@ -16,8 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from frozenseg.config import load_toml
+from frozenseg.miniature.ablation import Ablation
 from frozenseg.miniature.ablation_report import plot, read_results, table, two_by_two
-from frozenseg.miniature.laboratory import Ablation, run_ablation
+from frozenseg.miniature.laboratory import run_ablation
 from pipelines.job import run_job
 
 

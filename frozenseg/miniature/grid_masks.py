@@ -11,15 +11,13 @@ import torch
 
 from frozenseg.encoders import SamImageEncoder
 from frozenseg.inference.sam_masks import PUBLISHED, SamMaskGenerator
+from frozenseg.miniature.assemble import SAM_GRID
 from frozenseg.miniature.evaluate import GEOMETRY
 from frozenseg.miniature.views import FixedViews
 from frozenseg.types import SamMasks
 
-MINIATURE_GRID = dataclasses.replace(
-    PUBLISHED, points_per_side=16, min_region_area=12, min_predicted_iou=0.5, min_stability=0.5
-)
-"""One point per 8 scene pixels; regions of 100 pixels would be whole things here. Thresholds below the published ones
-(.8 and .7): more of the small SAM's masks are of use than it is sure of (docs/miniature.md)."""
+MINIATURE_GRID = dataclasses.replace(PUBLISHED, **SAM_GRID)
+"""The grid of the miniature's model folder."""
 
 
 def make_grid_masks(sam: SamImageEncoder, views: FixedViews) -> tuple[SamMasks, ...]:

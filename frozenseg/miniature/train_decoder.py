@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from frozenseg.decoder import MaskDecoder
 from frozenseg.decoder.config import DecoderConfig
@@ -40,7 +41,8 @@ def miniature_decoder_config(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderTraining:
     """num_points: sampled points of a mask in the loss; decay_at: share of the steps after which the rate falls to a
-    tenth; matrix products run in bfloat16 when `half` is on."""
+    tenth; average_decay: of the exponential moving average of the weights that becomes the decoder, 0 for the weights
+    of the last step; matrix products run in bfloat16 when `half` is on."""
 
     num_steps: int = 600
     batch_size: int = 6
@@ -48,6 +50,7 @@ class DecoderTraining:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     decay_at: float = 0.85
+    average_decay: float = 0.0
     num_points: int = 1024
     seed: int = 0
     half: bool = True
@@ -87,6 +90,8 @@ def _fit(
         for group in parameter_groups(decoder, settings.weight_decay)
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    averaging = get_ema_multi_avg_fn(settings.average_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(decoder, multi_avg_fn=averaging)
     criterion = Criterion(num_points=settings.num_points)
     order = torch.empty(0, dtype=torch.int64)
     running = 0.0
@@ -104,8 +109,10 @@ def _fit(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(decoder.parameters(), settings.clip_norm)
         optimizer.step()
+        average.update_parameters(decoder)
         running += float(loss.detach())
         if (step + 1) % 20 == 0:
             if report is not None:
                 report(step + 1, running / 20)
             running = 0.0
+    decoder.load_state_dict(average.module.state_dict())
