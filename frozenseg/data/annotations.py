@@ -29,8 +29,8 @@ def decode_annotation(sample: EncodedSample, *, check_areas: bool = False) -> Pa
         return PanopticAnnotation(segment_ids=torch.zeros((0, 0), dtype=torch.int32), segments=())
     id_map = decode_id_map(sample.panoptic_png, name)
     starts, lengths = runs(id_map)
-    ids, index = np.unique(id_map.reshape(-1)[starts], return_inverse=True)
-    in_png = set(ids.tolist()) - {0}
+    of_run = id_map.reshape(-1)[starts]
+    in_png = set(of_run.tolist()) - {0}
     in_json = {segment.id for segment in sample.segments}
     if len(in_json) != len(sample.segments):
         raise UserInputError(f"{name}: expected segment ids that are unique, found one of them twice")
@@ -41,6 +41,7 @@ def decode_annotation(sample: EncodedSample, *, check_areas: bool = False) -> Pa
             f"only in the JSON {only_json}"
         )
     if check_areas:
+        ids, index = np.unique(of_run, return_inverse=True)
         counted = dict(zip(ids.tolist(), np.bincount(index, weights=lengths).astype(np.int64).tolist(), strict=True))
         for segment in sample.segments:
             if segment.area not in (0, counted[segment.id]):

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from frozenseg.data.panoptic_png import runs
+from frozenseg.data.panoptic_png import positions, runs
 from frozenseg.errors import UserInputError
 from frozenseg.types import ImageSample, PanopticAnnotation, PanopticTarget, Size
 
@@ -84,9 +85,9 @@ class Jitter:
     def __call__(
         self, sample: ImageSample, annotation: PanopticAnnotation, seed: int, epoch: int
     ) -> tuple[Tensor, PanopticTarget]:
-        """The crop [3,S,S] uint8 RGB and its target, masks [N,S,S]; padding is `padding_value` and void.
+        """The crop [3,S,S] uint8 RGB (a channels-last view) and its target, masks [N,S,S].
 
-        Crowds and segments without a pixel left carry no mask.
+        Padding is `padding_value` and void; crowds and segments without a pixel left carry no mask.
 
         Raises:
             UserInputError: the annotation has not the size of the image.
@@ -109,40 +110,38 @@ class Jitter:
         if plan.flip:
             window = v2.functional.horizontal_flip(window)
         crop = self.config.crop_size
-        canvas = torch.full((3, crop, crop), self.config.padding_value, dtype=torch.uint8)
+        # Colours lie together, as in what decoding and resizing give.
+        canvas = torch.full((crop, crop, 3), self.config.padding_value, dtype=torch.uint8).permute(2, 0, 1)
         canvas[:, : plan.size[0], : plan.size[1]] = window
         return canvas
 
     def _target(self, annotation: PanopticAnnotation, plan: JitterPlan) -> PanopticTarget:
         """All masks travel as one map of small numbers, which is resized once and taken apart at the end."""
-        from torchvision.transforms import InterpolationMode, v2
-
         segments = [segment for segment in annotation.segments if not segment.is_crowd]
-        labels = torch.from_numpy(_compact(annotation.segment_ids.numpy(), [segment.id for segment in segments]))
-        # torchvision's own kernel for masks rounds source positions down; "exact" nearest agrees with the image.
-        window = v2.functional.resized_crop(
-            labels[None],
-            plan.top,
-            plan.left,
-            plan.height,
-            plan.width,
-            list(plan.size),
-            interpolation=InterpolationMode.NEAREST_EXACT,
-        )
-        if plan.flip:
-            window = v2.functional.horizontal_flip(window)
-        crop = self.config.crop_size
-        canvas = torch.zeros((crop, crop), dtype=labels.dtype)
-        canvas[: plan.size[0], : plan.size[1]] = window[0]
-        present = np.bincount(canvas.numpy().reshape(-1), minlength=len(segments) + 1)[1:].nonzero()[0]
+        labels = _compact(annotation.segment_ids.numpy(), [segment.id for segment in segments])
+        rows = plan.top + _nearest(plan.height, plan.size[0])
+        columns = plan.left + _nearest(plan.width, plan.size[1])
+        # Columns first: where the zoom is large, whole rows are then copied, not pixels.
+        zoomed = labels.take(columns[::-1] if plan.flip else columns, axis=1).take(rows, axis=0)
+        present = np.bincount(zoomed.reshape(-1), minlength=len(segments) + 1)[1:].nonzero()[0]
         kept = [segments[index] for index in present]
+        # The padding is never written to: memory fresh from the system is zero already.
+        masks = np.zeros((len(kept), self.config.crop_size, self.config.crop_size), dtype=bool)
         # numpy compares bytes an order of magnitude faster than torch on one core.
-        masks = canvas.numpy() == (present + 1).astype(canvas.numpy().dtype)[:, None, None]
+        values = (present + 1).astype(zoomed.dtype)[:, None, None]
+        np.equal(zoomed, values, out=masks[:, : plan.size[0], : plan.size[1]])
         return PanopticTarget(
             masks=torch.from_numpy(masks),
             category_ids=torch.tensor([segment.category_id for segment in kept], dtype=torch.int64),
             is_thing=torch.tensor([segment.is_thing for segment in kept], dtype=torch.bool),
         )
+
+
+def _nearest(length: int, target: int) -> NDArray[np.int64]:
+    """[target]: the source positions that torch's nearest-exact resize reads, which agree with the image's. (Its kernel
+    for plain "nearest", torchvision's choice for masks, rounds positions down.)"""
+    positions = torch.arange(length, dtype=torch.float32)[None, None]
+    return F.interpolate(positions, size=target, mode="nearest-exact")[0, 0].numpy().astype(np.int64)
 
 
 def _window(length: int, scale: float, crop: int, offset: float) -> tuple[int, int, int]:
@@ -156,14 +155,9 @@ def _window(length: int, scale: float, crop: int, offset: float) -> tuple[int, i
 
 def _compact(segment_ids: NDArray[np.int32], ids: list[int]) -> NDArray[np.uint8] | NDArray[np.int32]:
     """[h,w] map with 1 + position in `ids`, 0 elsewhere; bytes when they suffice."""
-    dtype = np.uint8 if len(ids) < 256 else np.int32
     starts, lengths = runs(segment_ids)
     values = segment_ids.reshape(-1)[starts]
-    known = np.array(ids, dtype=np.int64)
-    order = np.argsort(known)
-    place = np.searchsorted(known[order], values).clip(max=max(0, len(ids) - 1))
-    if not ids:
-        return np.zeros(segment_ids.shape, dtype=np.uint8)
-    found = known[order][place] == values
-    numbers = np.where(found, order[place] + 1, 0).astype(dtype)
+    known = np.array([0, *ids], dtype=np.int32)
+    found = positions(values, known)
+    numbers = np.where(known[found] == values, found, 0).astype(np.uint8 if len(ids) < 256 else np.int32)
     return np.repeat(numbers, lengths).reshape(segment_ids.shape)

@@ -63,7 +63,7 @@ def decode_image(
 
 def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
     """[h,w,3] uint8, its own memory."""
-    picture = ImageOps.exif_transpose(picture)
+    ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I;16") or picture.mode == "I":
         values = np.asarray(picture).astype(np.int64)
         # Mode "I" holds 16-bit samples of a PNG or TIFF; a file of 8-bit range keeps its values.
@@ -77,4 +77,4 @@ def _to_rgb(picture: Image.Image) -> NDArray[np.uint8]:
         colored = picture.convert("RGBA")
         white = Image.new("RGBA", colored.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, colored)
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))

@@ -29,14 +29,15 @@ def decode_id_map(png: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS
         if picture.mode not in ("RGB", "RGBA"):
             raise UserInputError(f"{name}: expected an RGB panoptic PNG, found mode {picture.mode!r}")
         # Four bytes a pixel read as one little-endian number need no arithmetic on three planes.
-        packed = np.frombuffer(picture.convert("RGB").tobytes("raw", "RGBX"), dtype="<u4").reshape(height, width)
+        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+        packed = np.frombuffer(rgb.tobytes("raw", "RGBX"), dtype="<i4").reshape(height, width)
     except UserInputError:
         raise
     except DECODER_ERRORS as error:
         raise UserInputError(
             f"{name}: expected a panoptic PNG, found {len(png)} bytes that don't decode: {error}"
         ) from None
-    return (packed & 0xFFFFFF).astype(np.int32)
+    return packed & np.int32(0xFFFFFF)
 
 
 def encode_id_map(segment_ids: NDArray[np.integer]) -> bytes:

@@ -108,33 +108,61 @@ class _Taps:
     def __init__(self, source: int, target: int, device: torch.device) -> None:
         position = torch.arange(target, dtype=torch.float32, device=device) + 0.5
         position = (position * (torch.tensor(source / target, dtype=torch.float32, device=device)) - 0.5).clamp(min=0)
+        self.is_identity = source == target
         self.first = position.floor().long().clamp(max=source - 1)
-        self.second = (self.first + 1).clamp(max=source - 1)
+        self.second = self.first if self.is_identity else (self.first + 1).clamp(max=source - 1)
         self.second_weight = (position - self.first).clamp(0.0, 1.0)
         self.first_weight = 1.0 - self.second_weight
-        self.is_identity = source == target
         self._bounds = (self.first.tolist(), self.second.tolist())
+        scale, rest = divmod(target, source)
+        # Only a power of two makes exact positions, so that the outputs between two sources are known beforehand.
+        self._scale = scale if rest == 0 and scale > 1 and scale & (scale - 1) == 0 else 0
 
     def span(self, start: int, stop: int) -> tuple[int, int]:
         """Half-open range of source positions that the output positions start..stop-1 read."""
         return self._bounds[0][start], self._bounds[1][stop - 1] + 1
 
-    def rows(self, maps: Tensor, start: int, stop: int, offset: int) -> Tensor:
-        """Output rows start..stop-1 of maps [N,r,c] whose row 0 is source row `offset`."""
-        if self.is_identity:
-            return maps[:, start - offset : stop - offset]
-        first = maps.index_select(1, self.first[start:stop] - offset)
-        second = maps.index_select(1, self.second[start:stop] - offset)
-        first_weight = self.first_weight[start:stop, None].to(maps.dtype)
-        second_weight = self.second_weight[start:stop, None].to(maps.dtype)
-        # The kernel fuses the first product into the addition of the second; addcmul rounds in the same way.
-        return torch.addcmul(second.mul_(second_weight), first, first_weight)
+    def resize(self, maps: Tensor, start: int, stop: int, offset: int) -> Tensor:
+        """Output positions start..stop-1 of the first axis of maps [s,...], whose position 0 is source `offset`.
 
-    def columns(self, maps: Tensor, start: int, stop: int, offset: int) -> Tensor:
-        """The same along the columns. Transposed, because gathering rows of a small map copies whole lines."""
+        May be a view of something larger, or of `maps`.
+        """
         if self.is_identity:
-            return maps[:, :, start - offset : stop - offset]
-        return self.rows(maps.transpose(1, 2).contiguous(), start, stop, offset).transpose(1, 2).contiguous()
+            return maps[start - offset : stop - offset]
+        if self._scale:
+            return self._resize_runs(maps, start, stop, offset)
+        weight_shape = (stop - start,) + (1,) * (maps.ndim - 1)
+        return _blend(
+            maps.index_select(0, self.first[start:stop] - offset),
+            maps.index_select(0, self.second[start:stop] - offset),
+            self.first_weight[start:stop].view(weight_shape),
+            self.second_weight[start:stop].view(weight_shape),
+        )
+
+    def _resize_runs(self, maps: Tensor, start: int, stop: int, offset: int) -> Tensor:
+        """For a whole scale: the outputs that lie between two sources read just these, so nothing needs gathering."""
+        half = self._scale // 2
+        begin, end = (start - half) // self._scale, -((half - stop) // self._scale)
+        if begin < offset or end >= offset + len(maps):  # Before the first source and after the last it repeats.
+            sources = torch.arange(begin - offset, end - offset + 1, device=maps.device).clamp(0, len(maps) - 1)
+            maps, offset = maps.index_select(0, sources), begin
+        pairs = maps[begin - offset : end - offset + 1, None]
+        outputs = torch.arange(begin * self._scale + half, end * self._scale + half, device=maps.device)
+        outputs = outputs.clamp(0, len(self.first) - 1)
+        weight_shape = (end - begin, self._scale) + (1,) * (maps.ndim - 1)
+        blended = _blend(
+            pairs[:-1],
+            pairs[1:],
+            self.first_weight[outputs].view(weight_shape),
+            self.second_weight[outputs].view(weight_shape),
+        ).flatten(0, 1)
+        skipped = start - (begin * self._scale + half)
+        return blended[skipped : skipped + stop - start]
+
+
+def _blend(first: Tensor, second: Tensor, first_weight: Tensor, second_weight: Tensor) -> Tensor:
+    # The kernel fuses the first product into the addition of the second; addcmul rounds in the same way.
+    return (second * second_weight.to(second.dtype)).addcmul_(first, first_weight.to(first.dtype))
 
 
 class MaskResizer:
@@ -187,11 +215,17 @@ class MaskResizer:
         padded_columns, low_columns = self._spans(1, window.left, window.right)
         maps = mask_logits[:, low_rows[0] : low_rows[1], low_columns[0] : low_columns[1]]
         if selection is not None:
-            maps = maps[selection]
-        maps = self._to_padded[1].columns(maps, *padded_columns, low_columns[0])
-        maps = self._to_padded[0].rows(maps, *padded_rows, low_rows[0])
-        maps = self._to_output[1].columns(maps, window.left, window.right, padded_columns[0])
-        return self._to_output[0].rows(maps, window.top, window.bottom, padded_rows[0])
+            maps = maps.index_select(0, selection)
+        # Each axis is resized as the first one, with the other innermost: every step runs over contiguous pieces.
+        maps = maps.permute(2, 0, 1).contiguous()
+        maps = self._to_padded[1].resize(maps, *padded_columns, low_columns[0]).transpose(0, 2).contiguous()
+        maps = self._to_padded[0].resize(maps, *padded_rows, low_rows[0])
+        if not self._to_output[1].is_identity:
+            maps = maps.transpose(0, 2).contiguous()
+            maps = self._to_output[1].resize(maps, window.left, window.right, padded_columns[0])
+            maps = maps.transpose(0, 2).contiguous()
+        maps = self._to_output[0].resize(maps, window.top, window.bottom, padded_rows[0])
+        return maps.transpose(0, 1)
 
     def rows(self, mask_logits: Tensor, top: int, bottom: int) -> Tensor:
         """[N,h,w] -> [N, bottom - top, W] logits of whole output rows."""

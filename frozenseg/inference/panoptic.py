@@ -80,16 +80,24 @@ def _contest(mask_logits: Tensor, scores: Tensor, geometry: ImageGeometry) -> _C
     winner = torch.empty(geometry.output_size, dtype=torch.int64, device=mask_logits.device)
     inside = torch.empty(geometry.output_size, dtype=torch.bool, device=mask_logits.device)
     mask_area = torch.zeros(len(scores), dtype=torch.int64, device=mask_logits.device)
-    for tile in tile_windows(geometry.output_size, TILE_SIZE):
-        candidates = _candidates(mask_logits, scores, resizer.low_window(tile), tile.num_pixels, mask_area)
-        for window in _bands(tile, len(candidates)):
-            probabilities = resizer.window(mask_logits, window, candidates).flatten(1).sigmoid_()
-            is_inside = torch.ge(probabilities, 0.5, out=torch.empty_like(probabilities))
-            mask_area.index_add_(0, candidates, is_inside.sum(dim=1).long())
-            first = _first_maximum(probabilities.mul_(scores[candidates, None]))
-            pixels = (slice(window.top, window.bottom), slice(window.left, window.right))
-            winner[pixels] = candidates[first].view(window.size)
-            inside[pixels] = is_inside.gather(0, first[None]).view(window.size) > 0.0
+    for strip in tile_windows(geometry.output_size, (TILE_SIZE[0], geometry.output_size[1])):
+        low = resizer.low_window(strip)
+        low_rows = mask_logits[:, low.top : low.bottom]
+        lowest, highest = low_rows.amin(dim=1), low_rows.amax(dim=1)
+        for left in range(0, strip.right, TILE_SIZE[1]):
+            tile = Window(strip.top, strip.bottom, left, min(left + TILE_SIZE[1], strip.right))
+            low = resizer.low_window(tile)
+            columns = slice(low.left, low.right)
+            bounds = lowest[:, columns].amin(dim=1), highest[:, columns].amax(dim=1)
+            candidates = _candidates(*bounds, scores, tile.num_pixels, mask_area)
+            for window in _bands(tile, len(candidates)):
+                probabilities = resizer.window(mask_logits, window, candidates).sigmoid_()
+                is_inside = torch.ge(probabilities, 0.5, out=torch.empty_like(probabilities))
+                mask_area.index_add_(0, candidates, is_inside.sum(dim=1).sum(dim=1).long())
+                first = _first_maximum(probabilities.mul_(scores[candidates, None, None]))
+                pixels = (slice(window.top, window.bottom), slice(window.left, window.right))
+                winner[pixels] = candidates[first]
+                inside[pixels] = is_inside.gather(0, first[None])[0] > 0.0
     return _Contest(winner, inside, mask_area)
 
 
@@ -100,13 +108,11 @@ def _bands(tile: Window, num_queries: int) -> Iterator[Window]:
         yield Window(top, min(top + step, tile.bottom), tile.left, tile.right)
 
 
-def _candidates(mask_logits: Tensor, scores: Tensor, low: Window, num_pixels: int, mask_area: Tensor) -> Tensor:
-    """Indices of the queries that a tile has to look at, ascending, at least one.
+def _candidates(lowest: Tensor, highest: Tensor, scores: Tensor, num_pixels: int, mask_area: Tensor) -> Tensor:
+    """Indices of the queries that a tile has to look at, ascending, at least one, from the bounds [N] of its logits.
 
     A query left out wins no pixel of the tile; where it covers the tile wholly its pixels are added to `mask_area`.
     """
-    tile = mask_logits[:, low.top : low.bottom, low.left : low.right].flatten(1)
-    lowest, highest = tile.aminmax(dim=1)
     lowest = lowest - _LOGIT_SLACK * (1.0 + lowest.abs())
     highest = highest + _LOGIT_SLACK * (1.0 + highest.abs())
     can_win = scores * highest.sigmoid() >= (scores * lowest.sigmoid()).max() * (1.0 - _LOGIT_SLACK)
@@ -116,14 +122,14 @@ def _candidates(mask_logits: Tensor, scores: Tensor, low: Window, num_pixels: in
 
 
 def _first_maximum(values: Tensor) -> Tensor:
-    """[N,P] -> [P] int64: the first row that holds the column's maximum. Overwrites `values`.
+    """[N,H,W] -> [H,W] int64: the first map that holds the pixel's maximum. Overwrites `values`.
 
     Vectorised passes over floats; torch's argmax over the outer dimension is several times slower on a CPU.
     """
-    num_rows = values.shape[0]
-    rank = torch.arange(num_rows, 0, -1, dtype=values.dtype, device=values.device)[:, None]
+    num_maps = values.shape[0]
+    rank = torch.arange(num_maps, 0, -1, dtype=values.dtype, device=values.device)[:, None, None]
     best_rank = values.eq_(values.amax(dim=0)).mul_(rank).amax(dim=0)
-    return num_rows - best_rank.long()
+    return num_maps - best_rank.long()
 
 
 def _segments(

@@ -44,13 +44,13 @@ class DecoderTraining:
     tenth; average_decay: of the exponential moving average of the weights that becomes the decoder, 0 for the weights
     of the last step; matrix products run in bfloat16 when `half` is on."""
 
-    num_steps: int = 600
+    num_steps: int = 850
     batch_size: int = 6
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     decay_at: float = 0.85
-    average_decay: float = 0.0
+    average_decay: float = 0.99
     num_points: int = 1024
     seed: int = 0
     half: bool = True

@@ -5,6 +5,8 @@ Shape legend: B images, S cells of all levels together, M heads, D channels of a
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Sequence
 
 import torch
@@ -31,10 +33,20 @@ def multi_scale_deformable_attention(
 
     Source: Deformable DETR (Zhu et al. 2021), Eq. 3.
     """
-    attend = embedding_bag_attention if value.device.type == "cpu" else _by_grid_sample
     exact = torch.promote_types(value.dtype, torch.float32)
     with torch.autocast(value.device.type, enabled=False):
+        if value.is_cuda and exact == torch.float32 and has_triton():
+            from frozenseg.ops.deformable_attention_triton import triton_attention
+
+            return triton_attention(value, shapes, locations.to(exact), weights.to(exact))
+        attend = embedding_bag_attention if value.device.type == "cpu" else _by_grid_sample
         return attend(value.to(exact), shapes, locations.to(exact), weights.to(exact)).to(value.dtype)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed: torch's CUDA builds for Linux bring it."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def _by_grid_sample(value: Tensor, shapes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:

@@ -58,15 +58,15 @@ def test_masks_stay_on_their_segments(height: int, width: int, epoch: int) -> No
     assert bool(target.masks.any(dim=(1, 2)).all())
     assert int(target.masks.sum(0).max() if len(target.masks) else 0) <= 1
     for mask, category in zip(target.masks, target.category_ids.tolist(), strict=True):
-        # Bilinear and nearest may disagree at a border; inside, the color must be the segment's own.
+        # A source pixel is up to 6.4 wide here, and bilinear mixes over it at a border; inside, the color must be the segment's own.
         inner = _erode(mask)
         color = torch.tensor([10 + 40 * category, 240 - 30 * category, 7], dtype=torch.uint8)
         assert bool((image[:, inner] == color[:, None]).all())
 
 
 def _erode(mask: torch.Tensor) -> torch.Tensor:
-    padded = torch.nn.functional.pad(mask[None, None].float(), (3, 3, 3, 3))
-    return (-torch.nn.functional.max_pool2d(-padded, 7, 1))[0, 0] > 0.5
+    padded = torch.nn.functional.pad(mask[None, None].float(), (4, 4, 4, 4))
+    return (-torch.nn.functional.max_pool2d(-padded, 9, 1))[0, 0] > 0.5
 
 
 def test_padding_is_gray_and_void() -> None:
