@@ -27,7 +27,7 @@ from frozenseg.encoders import SamArchitecture, SamImageEncoder
 from frozenseg.encoders.pixels import SAM_PIXEL_MEAN, SAM_PIXEL_STD
 from frozenseg.miniature.encoders import MINIATURE_SAM, build_miniature_sam
 from frozenseg.miniature.iou_head import IouHeadFitting, fit_iou_head
-from frozenseg.miniature.pretraining import ScenePool, learning_rate_factor, make_optimizer, train_steps
+from frozenseg.miniature.pretraining import ScenePool, learning_rate_factor, make_optimizer, train_steps, write_state
 from frozenseg.miniature.sam_points import actual_iou, predict_masks, sample_points
 
 _SHARPNESS = 3.0
@@ -64,6 +64,11 @@ def pretrain_sam(
     """The trained encoder; continues from `checkpoint` when it exists."""
     torch.manual_seed(settings.seed)
     encoder = build_miniature_sam(architecture)
+    finished = checkpoint.with_stem(checkpoint.stem + "-finished")
+    if finished.exists():
+        encoder.load_state_dict(torch.load(finished, weights_only=True))
+        encoder.freeze()
+        return encoder
     _start_local(encoder.sam)
     encoder.requires_grad_(True)
     # Made when the first step asks for it: a finished checkpoint needs none.
@@ -108,6 +113,7 @@ def pretrain_sam(
     )
     encoder.freeze()
     finish(encoder, settings.iou_head)
+    write_state(encoder.state_dict(), finished)
     return encoder
 
 

@@ -121,9 +121,14 @@ def make_optimizer(model: nn.Module, rate: float, weight_decay: float, plain: tu
 
 
 def _save(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path, step: int) -> None:
+    write_state({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, path)
+
+
+def write_state(state: dict[str, Any], path: Path) -> None:
+    """Writes a state of tensors and numbers for `torch.load(path, weights_only=True)`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, partial)
+    torch.save(state, partial)
     with partial.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)

@@ -103,6 +103,11 @@ def test_sam_pretraining_takes_both_phases(tmp_path):
     encoder = pretrain_sam(settings, tmp_path / "sam.pt", lambda step, loss: losses.append(loss))
     assert len(losses) == 2  # one report of each of its two runs
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    (tmp_path / "sam.pt").unlink()  # what is finished needs no stage again
+    again = pretrain_sam(settings, tmp_path / "sam.pt", lambda step, loss: pytest.fail("nothing was left to do"))
+    for (name, a), b in zip(encoder.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
 def test_the_fitted_head_knows_its_masks_and_leaves_them_alone(model):
