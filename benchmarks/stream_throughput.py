@@ -1,6 +1,6 @@
 """The feature stream from an encoder actor to a trainer, against plain `map_batches` -> `iter_torch_batches`.
 
-    python -m benchmarks.stream_throughput [--rounds 5] [--samples 64] [--batch 2] [--json FILE]
+    python -m benchmarks.stream_throughput [--rounds 5] [--samples 64] [--batch 2] [--per-block 1] [--json FILE]
 
 The actor has its features ready (of the sizes of ConvNeXt-L and SAM at `--crop`, 49 MB an image in bfloat16 at 1024),
 so that only the way to the trainer is timed: into the object store, out of it in another process by `streaming_split`,
@@ -36,6 +36,7 @@ from pipelines import columns as c
 from pipelines import ray_session
 from pipelines.codec import Codec
 from pipelines.encoder_pool import EncoderSource
+from pipelines.memory import keep_freed_memory
 from pipelines.ray_session import RayOptions
 from pipelines.stream import StreamConfig, encoder_pool, row_numbers, training_batches
 
@@ -46,14 +47,14 @@ SIDES: tuple[Side, ...] = ("baseline", "bfloat16", "uint8")
 class ReadyFeatures:
     """Stands for `EncoderActor`: the same features for every image, coded once."""
 
-    def __init__(self, config: DecoderConfig, crop: int, codec: Codec) -> None:
+    def __init__(self, config: DecoderConfig, crop: int, codec: Codec, per_block: int) -> None:
         self._columns = {
-            c.IMAGE_ID: np.array(["image"]),
-            c.IS_PADDING: np.zeros(1, dtype=np.bool_),
-            c.ERROR: np.array([""]),
+            c.IMAGE_ID: np.array(["image"] * per_block),
+            c.IS_PADDING: np.zeros(per_block, dtype=np.bool_),
+            c.ERROR: np.array([""] * per_block),
             # Hardly any truth, which the baseline does not carry.
-            **c.target_to_columns(make_targets(1, 8, 1, 1)),
-            **c.features_to_columns(make_features(config, 1, crop), codec, with_dense=False),
+            **c.target_to_columns(make_targets(per_block, 8, 1, 1)),
+            **c.features_to_columns(make_features(config, per_block, crop), codec, with_dense=False),
         }
 
     def __call__(self, block: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +83,8 @@ class Trainer:
     def take(self, shard: Any, stream: StreamConfig | None, batch_size: int, num_warm: int) -> Rate:
         """`stream` None for the baseline. num_warm: images before the clock starts."""
         torch.set_num_threads(1)
+        if stream is not None:
+            keep_freed_memory(torch.device("cpu"))  # as pipelines.train_worker does
         taken = plain_stream.batches(shard, batch_size) if stream is None else _maps(shard, stream, batch_size)
         started, cpu, num_images, num_bytes, maps = 0.0, 0.0, 0, 0, []
         for maps in taken:
@@ -105,16 +108,18 @@ def _maps(shard: Any, stream: StreamConfig, batch_size: int) -> Iterator[list[Te
         yield [*item.batch.features.clip_pyramid, item.batch.features.sam]
 
 
-def run_side(side: Side, config: DecoderConfig, crop: int, samples: int, batch_size: int, num_warm: int) -> Rate:
+def run_side(
+    side: Side, config: DecoderConfig, crop: int, samples: int, batch_size: int, per_block: int, num_warm: int
+) -> Rate:
     import ray
 
     if side == "baseline":
-        stream, data = None, plain_stream.dataset(config, crop, samples)
+        stream, data = None, plain_stream.dataset(config, crop, samples, per_block)
     else:
         # Of the stream's config, taking batches reads block size, mode and dtype only; no encoder is built.
         source = EncoderSource.of_model("frozenseg/miniature/model")
-        stream = StreamConfig(shards="", encoders=source, codec=side, dtype="bfloat16")
-        arguments = {"config": config, "crop": crop, "codec": side}
+        stream = StreamConfig(shards="", encoders=source, codec=side, dtype="bfloat16", encoder_batch=per_block)
+        arguments = {"config": config, "crop": crop, "codec": side, "per_block": per_block}
         data = encoder_pool(row_numbers(samples, stream), stream, ReadyFeatures, arguments)
     (shard,) = data.streaming_split(1, equal=True)
     trainer = ray.remote(Trainer).options(num_cpus=1).remote()
@@ -144,17 +149,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=64, help="images per side and round, the first 16 not timed")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=2, help="images of a training step")
+    parser.add_argument("--per-block", type=int, default=1, help="images of an actor's call, on all sides")
     parser.add_argument("--crop", type=int, default=1024)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     config = DecoderConfig()
     rates: dict[Side, list[Rate]] = {side: [] for side in SIDES}
     copied = [memcpy_rate()]
-    with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=2000)):
+    ray_options = RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=2000 * options.per_block)
+    with ray_session.session(options=ray_options):
         for number in range(options.rounds):
             for side in SIDES:
-                rate = run_side(side, config, options.crop, options.samples, options.batch, num_warm=16)
+                rate = run_side(
+                    side, config, options.crop, options.samples, options.batch, options.per_block, num_warm=16
+                )
                 rates[side].append(rate)
                 print(f"round {number}: {side:8} {rate}", flush=True)
             copied.append(memcpy_rate())

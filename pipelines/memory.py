@@ -14,7 +14,9 @@ _MOST = 2**31 - 1
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Makes repeated forward passes on the CPU reuse their memory. Nothing happens for another device or C library.
+    """Makes repeated forward passes, or batches, on the CPU reuse their memory.
+
+    Nothing happens for another device or C library.
 
     glibc maps each block of more than 32 MB anew and returns it when it is freed, and the kernel clears all its pages
     each time: a batch of eight small pictures cost more than eight batches of one (benchmarks/freed_memory.py).

@@ -20,8 +20,8 @@ from frozenseg.decoder import DecoderConfig
 class Encoder:
     """Gives the same features for every image, in 16 bit; numpy has no bfloat16, so the bits travel as int16."""
 
-    def __init__(self, config: DecoderConfig, crop: int) -> None:
-        features = make_features(config, 1, crop)
+    def __init__(self, config: DecoderConfig, crop: int, per_block: int) -> None:
+        features = make_features(config, per_block, crop)
         maps = {f"clip_{4 << number}": level for number, level in enumerate(features.clip_pyramid)}
         self.maps = {
             name: level.to(torch.bfloat16).view(torch.int16).numpy()
@@ -32,14 +32,14 @@ class Encoder:
         return {"id": batch["id"], **self.maps}
 
 
-def dataset(config: DecoderConfig, crop: int, num_images: int) -> Any:
-    """A ray.data.Dataset with one row an image."""
+def dataset(config: DecoderConfig, crop: int, num_images: int, per_block: int) -> Any:
+    """A ray.data.Dataset with one row an image, `per_block` of them to a call of the actor."""
     import ray.data
 
     return ray.data.range(num_images).map_batches(
         Encoder,
-        fn_constructor_kwargs={"config": config, "crop": crop},
-        batch_size=1,
+        fn_constructor_kwargs={"config": config, "crop": crop, "per_block": per_block},
+        batch_size=per_block,
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(size=1),
     )
