@@ -28,7 +28,7 @@ class Pretraining:
     clip: ClipPretraining = field(default_factory=ClipPretraining)
     sam: SamPretraining = field(default_factory=SamPretraining)
     decoder: DecoderTraining = field(default_factory=DecoderTraining)
-    num_views: int = 800
+    num_views: int = 1200
     view_seed: int = 1000
 
 

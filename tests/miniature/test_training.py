@@ -8,7 +8,9 @@ import torch
 
 import frozenseg
 from frozenseg.classify import embed_vocabulary
+from frozenseg.decoder import MaskDecoder
 from frozenseg.decoder.config import DecoderConfig
+from frozenseg.losses import Criterion
 from frozenseg.miniature import training_vocabulary
 from frozenseg.miniature.evaluate import evaluate
 from frozenseg.miniature.iou_head import IouHeadFitting, collect, fit_iou_head
@@ -58,7 +60,10 @@ def pixel_accuracy(decoder, views, text):
 def test_four_scenes_are_learnt_by_heart(model, views):
     text = embed_vocabulary(model.clip, training_vocabulary())
     losses = []
-    settings = DecoderTraining(num_steps=60, batch_size=4, learning_rate=2e-3, half=False, decoder=TINY, num_points=512)
+    settings = DecoderTraining(
+        num_steps=60, batch_size=4, learning_rate=2e-3, average_decay=0.0, flip=False, half=False, decoder=TINY,
+        num_points=512,
+    )  # fmt: skip
     decoder = train_decoder(views, text, settings, lambda step, loss: losses.append(loss))
     assert losses[-1] < losses[0] / 3
     assert pixel_accuracy(decoder, views, text) > 0.9
@@ -71,6 +76,37 @@ def test_training_repeats_itself(model, views):
     settings = DecoderTraining(num_steps=2, batch_size=2, decoder=TINY, num_points=64)
     first, second = (train_decoder(views, text, settings).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_mirrored_views_are_mirrored_in_maps_and_masks(model, views, monkeypatch):
+    """Of 2 N numbers in a permutation, every view comes once as it is and once mirrored, maps and masks together."""
+    text = embed_vocabulary(model.clip, training_vocabulary())
+    seen = []
+    plain = Criterion.__call__
+
+    def look(self, output, targets):
+        seen.extend(targets)
+        return plain(self, output, targets)
+
+    fed = []
+    forward = MaskDecoder.forward
+
+    def feed(self, features, text):
+        fed.append(features)
+        return forward(self, features, text)
+
+    monkeypatch.setattr(Criterion, "__call__", look)
+    monkeypatch.setattr(MaskDecoder, "forward", feed)
+    train_decoder(views, text, DecoderTraining(num_steps=2, batch_size=len(views), decoder=TINY, num_points=16))
+    sam = torch.cat([features.sam for features in fed])
+    pairs = set()
+    for row, target in zip(sam, seen, strict=True):
+        for number, (own, truth) in enumerate(zip(views.maps[5].float(), views.targets, strict=True)):
+            for flip in (False, True):
+                if torch.equal(row, own.flip(-1) if flip else own):
+                    assert torch.equal(target.masks, truth.masks.flip(-1) if flip else truth.masks)
+                    pairs.add((number, flip))
+    assert pairs == {(number, flip) for number in range(len(views)) for flip in (False, True)}
 
 
 def test_views_survive_the_disk(views, tmp_path):
