@@ -1,5 +1,5 @@
 """CPU seconds of the miniature's encoders, eight pictures in one pass and one each, before and after the process keeps
-the memory that it frees (`pipelines.memory`).
+the memory that it frees (`frozenseg.memory`).
 
     OMP_NUM_THREADS=1 python -m benchmarks.freed_memory [--images 8] [--rounds 5]
 
@@ -17,7 +17,7 @@ import time
 import torch
 
 import frozenseg
-from pipelines.memory import keep_freed_memory
+from frozenseg.memory import keep_freed_memory
 from serve.parts import encode_together
 from serve.travel import check_image
 

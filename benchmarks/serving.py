@@ -31,7 +31,7 @@ import torch
 
 import frozenseg
 from frozenseg.inference.segmenter import Segmenter, read_image
-from pipelines.memory import keep_freed_memory
+from frozenseg.memory import keep_freed_memory
 from serve.answers import describe_segment, find_segments
 from serve.parts import encode_together
 from serve.schema import SegmentOptions

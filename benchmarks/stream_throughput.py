@@ -32,11 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.baselines import plain_stream
 from benchmarks.train_step import make_features, make_targets
 from frozenseg.decoder import DecoderConfig
+from frozenseg.memory import keep_freed_memory
 from pipelines import columns as c
 from pipelines import ray_session
 from pipelines.codec import Codec
 from pipelines.encoder_pool import EncoderSource
-from pipelines.memory import keep_freed_memory
 from pipelines.ray_session import RayOptions
 from pipelines.stream import StreamConfig, encoder_pool, row_numbers, training_batches
 

@@ -13,13 +13,13 @@ import torch
 
 from frozenseg.encoders import OpenClipEncoder, SamImageEncoder, encode_batch, feature_key
 from frozenseg.errors import UserInputError
+from frozenseg.memory import keep_freed_memory
 from frozenseg.model import ModelSpec, WeightsSource, read_spec, with_random_encoders
 from frozenseg.model.load_encoders import load_clip, load_sam
 from frozenseg.types import Batch, EncoderFeatures, FeatureKey, stack_features
 from pipelines.codec import Codec
 from pipelines.columns import IMAGE, IMAGE_ID, SOURCE, VALID_SIZE, Columns, features_to_columns, source_column
 from pipelines.feature_cache import CacheOptions, FeatureCache, is_cached
-from pipelines.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 

@@ -22,10 +22,10 @@ import torch
 from frozenseg.errors import UserInputError
 from frozenseg.inference.loading import DTYPES, model_folder, resolve_device
 from frozenseg.inference.segmenter import Segmenter
+from frozenseg.memory import keep_freed_memory
 from frozenseg.model import ModelSpec, WeightsSource, build_model, load_model, read_spec, with_random_encoders
 from frozenseg.model.load_encoders import load_into, read_tensors
 from frozenseg.model.spec import DECODER_FILE
-from pipelines.memory import keep_freed_memory
 from shards import Storage
 
 logger = logging.getLogger(__name__)

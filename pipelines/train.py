@@ -16,11 +16,11 @@ from torch import Tensor
 from frozenseg.config import to_json_dict
 from frozenseg.errors import FrozenSegError, UserInputError
 from frozenseg.inference.loading import model_folder
+from frozenseg.memory import return_free_memory
 from frozenseg.model import FrozenSeg, ModelSpec, build_model, load_model, save_model
 from frozenseg.training import CheckpointStore, LoopState
 from frozenseg.training.hooks import write_line
 from frozenseg.types import TextEmbeddings
-from pipelines.memory import return_free_memory
 from pipelines.ray_session import Need
 from pipelines.stream import Rows, epoch_rows
 from pipelines.trackers import check_installed

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from frozenseg.config import to_json_dict
 from frozenseg.decoder import MaskDecoder
 from frozenseg.losses import Criterion
+from frozenseg.memory import keep_freed_memory
 from frozenseg.model import ModelSpec
 from frozenseg.model.load_encoders import seeded
 from frozenseg.training import (
@@ -36,7 +37,6 @@ from frozenseg.training import (
 from frozenseg.training.hooks import write_line
 from frozenseg.types import TextEmbeddings, TrainingBatch
 from pipelines.deepspeed_engine import DeepSpeedEngine, ensure_process_group
-from pipelines.memory import keep_freed_memory
 from pipelines.stream import StreamConfig, training_batches
 from pipelines.stream_watch import StreamRecorder, StreamWatch
 from pipelines.trackers import open_writers

@@ -19,8 +19,8 @@ from frozenseg.inference.loading import load_segmenter
 from frozenseg.inference.options import InferenceOptions
 from frozenseg.inference.sam_masks import GridSettings
 from frozenseg.inference.segmenter import Segmenter
+from frozenseg.memory import keep_freed_memory
 from frozenseg.types import Batch, Category, EncoderFeatures, Vocabulary, stack_features
-from pipelines.memory import keep_freed_memory
 from serve.answers import describe_segment, find_segments
 from serve.batching import EncoderBatcher
 from serve.schema import SegmentOptions

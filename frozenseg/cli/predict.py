@@ -58,6 +58,7 @@ def run(args: Predict) -> int:
     from frozenseg.inference.folder_run import RunSettings, predict_files
     from frozenseg.inference.loading import MINIATURE, load_segmenter
     from frozenseg.inference.writers import result_writer
+    from frozenseg.memory import keep_freed_memory
 
     if not args.images:
         raise UserInputError("expected files, folders or globs of pictures, found none")
@@ -69,6 +70,7 @@ def run(args: Predict) -> int:
     if args.model is None:
         print("no --model given: using the embedded miniature, which knows a small made-up world", file=sys.stderr)
     segmenter = load_segmenter(args.model or MINIATURE, args.device, args.dtype)
+    keep_freed_memory(segmenter.model.device)
     vocabulary = _vocabulary(args.vocabulary, segmenter)
     settings = RunSettings(
         task=args.task,

@@ -21,6 +21,7 @@ from frozenseg.classify import embed_vocabulary
 from frozenseg.decoder import MaskDecoder
 from frozenseg.errors import FrozenSegError
 from frozenseg.inference.segmenter import Segmenter
+from frozenseg.memory import keep_freed_memory
 from frozenseg.miniature.ablation import Ablation
 from frozenseg.miniature.ablation_inputs import load_inputs, make_inputs
 from frozenseg.miniature.assemble import assemble
@@ -54,6 +55,7 @@ def run_ablation(ablation: Ablation) -> None:
 def _work(ablation: Ablation, number: int) -> None:
     """One process: every job whose turn it is, by number."""
     torch.set_num_threads(1)
+    keep_freed_memory(torch.device("cpu"))
     inputs_of = functools.lru_cache(maxsize=1)(functools.partial(load_inputs, ablation))
     for turn, (row, seed) in enumerate(ablation.jobs()):
         files = {name: ablation.result_file(row.name, seed, name) for name in ("", *row.read_as)}

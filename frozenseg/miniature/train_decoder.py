@@ -1,4 +1,4 @@
-"""Trains a decoder for the miniature world on fixed views; plain PyTorch, minutes on a CPU."""
+"""Trains a decoder for the miniature world on fixed views; plain PyTorch, minutes on a CPU, one process or several."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -64,19 +65,31 @@ def train_decoder(
     text: TextEmbeddings,
     settings: DecoderTraining,
     report: Callable[[int, float], None] | None = None,
+    workers: dist.ProcessGroup | None = None,
 ) -> MaskDecoder:
     """A decoder trained on the views, in eval mode.
 
     Args:
-        views: of training scenes.
+        views: of training scenes; where there are several workers, this one's own share of them.
         text: rows of the views' vocabulary.
-        settings: the same settings and seed give the same decoder on one machine.
-        report: called every 20 steps with the step's number and the mean loss since.
+        settings: the same settings, seed and number of workers give the same decoder on one machine.
+        report: called every 20 steps with the step's number and the mean loss since (of this worker's images).
+        workers: the group of processes that train one decoder together, each its share of every batch; all get the
+            same decoder.
+
+    Raises:
+        ValueError: the batch can't be shared evenly.
     """
+    rank, count = (dist.get_rank(workers), dist.get_world_size(workers)) if workers is not None else (0, 1)
+    if settings.batch_size % count:
+        raise ValueError(f"batch_size: expected a multiple of the {count} workers, found {settings.batch_size}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         decoder = MaskDecoder(settings.decoder).train()
-        _fit(decoder, views, text, settings, report)
+        if rank:
+            # The weights are everyone's, the drawn views and points each worker's own.
+            torch.manual_seed(settings.seed * count + rank)
+        _fit(decoder, views, text, settings, report, workers, count)
     return decoder.eval()
 
 
@@ -86,7 +99,10 @@ def _fit(
     text: TextEmbeddings,
     settings: DecoderTraining,
     report: Callable[[int, float], None] | None,
+    workers: dist.ProcessGroup | None,
+    num_workers: int,
 ) -> None:
+    batch_size = settings.batch_size // num_workers
     groups = [
         {"params": list(group.parameters.values()), "weight_decay": group.weight_decay}
         for group in parameter_groups(decoder, settings.weight_decay)
@@ -100,9 +116,9 @@ def _fit(
     num_views = 2 * len(views) if settings.flip else len(views)
     running = 0.0
     for step in range(settings.num_steps):
-        if len(order) < settings.batch_size:
+        if len(order) < batch_size:
             order = torch.cat([order, torch.randperm(num_views)])
-        drawn, order = order[: settings.batch_size], order[settings.batch_size :]
+        drawn, order = order[:batch_size], order[batch_size:]
         is_mirrored = drawn >= len(views)
         indices = (drawn % len(views)).tolist()
         if step == int(settings.decay_at * settings.num_steps):
@@ -116,9 +132,14 @@ def _fit(
             else views.targets[index]
             for index, mirrored in zip(indices, is_mirrored.tolist(), strict=True)
         ]
-        loss = criterion(output, targets).total
+        num_masks = torch.tensor(float(sum(len(target.category_ids) for target in targets)))
+        if workers is not None:
+            dist.all_reduce(num_masks, group=workers)
+        loss = criterion(output, targets, max(float(num_masks) / num_workers, 1.0)).total
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if workers is not None:
+            _average_gradients(decoder, workers, num_workers)
         nn.utils.clip_grad_norm_(decoder.parameters(), settings.clip_norm)
         optimizer.step()
         average.update_parameters(decoder)
@@ -128,6 +149,17 @@ def _fit(
                 report(step + 1, running / 20)
             running = 0.0
     decoder.load_state_dict(average.module.state_dict())
+
+
+def _average_gradients(decoder: MaskDecoder, workers: dist.ProcessGroup, num_workers: int) -> None:
+    """In one message: the decoder is small, and a message costs more than its bytes."""
+    gradients = [p.grad for p in decoder.parameters() if p.grad is not None]
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(together, group=workers)
+    together /= num_workers
+    means = torch.split(together, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def _mirrored(features: EncoderFeatures, rows: Tensor) -> EncoderFeatures:

@@ -62,15 +62,16 @@ def make_views(
     count: int,
     seed: int,
     report: Callable[[int], None] | None = None,
+    first: int = 0,
 ) -> FixedViews:
-    """Scenes 0 to `count` - 1 of series `seed`, through the camera, the test resize and the encoders."""
+    """`count` scenes of series `seed` from number `first` on, through the camera, the test resize and the encoders."""
     levels: list[list[Tensor]] = [[] for _ in range(6)]
     targets: list[PanopticTarget] = []
     annotations: list[PanopticAnnotation] = []
     segments: list[tuple[SceneSegment, ...]] = []
     source = None
-    for start in range(0, count, _SCENES_AT_ONCE):
-        numbers = range(start, min(start + _SCENES_AT_ONCE, count))
+    for start in range(first, first + count, _SCENES_AT_ONCE):
+        numbers = range(start, min(start + _SCENES_AT_ONCE, first + count))
         scenes = [make_scene(seed, number, contents) for number in numbers]
         samples = [
             encoded_sample(scene, str(number), vocabulary) for scene, number in zip(scenes, numbers, strict=True)

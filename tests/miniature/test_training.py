@@ -2,18 +2,26 @@
 
 import copy
 import dataclasses
+import multiprocessing
+import os
+import signal
+import time
 
 import pytest
 import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
 
 import frozenseg
 from frozenseg.classify import embed_vocabulary
 from frozenseg.decoder import MaskDecoder
 from frozenseg.decoder.config import DecoderConfig
+from frozenseg.errors import FrozenSegError
 from frozenseg.losses import Criterion
 from frozenseg.miniature import training_vocabulary
 from frozenseg.miniature.evaluate import evaluate
 from frozenseg.miniature.iou_head import IouHeadFitting, collect, fit_iou_head
+from frozenseg.miniature.pretrain import Pretraining, _run_together, pretrain
 from frozenseg.miniature.pretrain_clip import ClipPretraining, pretrain_clip, region_cells
 from frozenseg.miniature.pretrain_sam import SamPretraining, pretrain_sam
 from frozenseg.miniature.pretraining import ScenePool, learning_rate_factor
@@ -78,15 +86,38 @@ def test_training_repeats_itself(model, views):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_two_workers_of_the_same_views_train_as_one(model, views, monkeypatch):
+    """The other worker is played by this one: what is summed over both is twice its own."""
+    text = embed_vocabulary(model.clip, training_vocabulary())
+    settings = DecoderTraining(num_steps=2, batch_size=4, decoder=TINY, num_points=64)
+    sums = []
+
+    def double(tensor, group):
+        sums.append(tensor.numel())
+        tensor.mul_(2)
+
+    monkeypatch.setattr(dist, "get_rank", lambda group: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 2)
+    monkeypatch.setattr(dist, "all_reduce", double)
+    both = train_decoder(views, text, settings, workers=object()).state_dict()
+    alone = train_decoder(views, text, dataclasses.replace(settings, batch_size=2)).state_dict()
+    assert all(torch.equal(both[name], alone[name]) for name in alone)
+    assert len(sums) == 4  # masks, then all gradients, in each step
+    assert sums[0] == 1
+    assert sums[1] > 1000
+    with pytest.raises(ValueError, match="multiple of the 2 workers"):
+        train_decoder(views, text, dataclasses.replace(settings, batch_size=3), workers=object())
+
+
 def test_mirrored_views_are_mirrored_in_maps_and_masks(model, views, monkeypatch):
     """Of 2 N numbers in a permutation, every view comes once as it is and once mirrored, maps and masks together."""
     text = embed_vocabulary(model.clip, training_vocabulary())
     seen = []
     plain = Criterion.__call__
 
-    def look(self, output, targets):
+    def look(self, output, targets, num_masks):
         seen.extend(targets)
-        return plain(self, output, targets)
+        return plain(self, output, targets, num_masks)
 
     fed = []
     forward = MaskDecoder.forward
@@ -128,6 +159,45 @@ def test_resumed_pretraining_is_the_uninterrupted_one(tmp_path):
     again = pretrain_clip(settings, tmp_path / "whole.pt", lambda step, loss: pytest.fail("nothing was left to do"))
     for (name, a), b in zip(whole.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.slow
+def test_a_model_from_nothing(tmp_path, capfd):
+    """CLIP and SAM side by side, then the decoder by two workers; what is finished is not done again."""
+    settings = Pretraining(
+        clip=ClipPretraining(num_scenes=4, num_steps=2, batch_size=2),
+        sam=SamPretraining(
+            num_scenes=3, num_steps=2, num_encoder_steps=1, num_mask_steps=1, batch_size=1, num_points=2,
+            iou_head=IouHeadFitting(num_scenes=2, num_points=4, num_steps=3),
+        ),
+        decoder=DecoderTraining(num_steps=20, batch_size=2, num_points=64),
+        num_views=4,
+        num_workers=2,
+    )  # fmt: skip
+    work = tmp_path / "work"
+    pretrain(settings, work, tmp_path / "first")
+    assert "decoder: step 20" in capfd.readouterr().out
+    assert frozenseg.load(tmp_path / "first", device="cpu").model.spec.sam is not None
+    (work / "decoder.safetensors").rename(tmp_path / "decoder.safetensors")
+    (work / "decoder-workers").write_text("left by a run that was cut off")
+    pretrain(settings, work, tmp_path / "second")
+    found = capfd.readouterr().out
+    assert "decoder: step 20" in found
+    assert "CLIP" not in found
+    assert "SAM" not in found
+    first, second = (load_file(folder / "decoder.safetensors") for folder in (tmp_path, work))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    with pytest.raises(ValueError, match="num_workers: 3"):
+        pretrain(dataclasses.replace(settings, num_workers=3), work, tmp_path / "third")
+
+
+def test_a_worker_that_fails_ends_the_other():
+    context = multiprocessing.get_context("spawn")
+    fails = context.Process(target=os._exit, args=(3,), name="decoder, worker 0")
+    waits = context.Process(target=time.sleep, args=(600,), name="decoder, worker 1")
+    with pytest.raises(FrozenSegError, match="of decoder, worker 0 failed"):
+        _run_together(fails, waits, need_each_other=True)
+    assert waits.exitcode == -signal.SIGTERM
 
 
 def test_sam_pretraining_takes_both_phases(tmp_path):

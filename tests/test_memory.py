@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import resource, sys, threading
 import torch
-from pipelines.memory import keep_freed_memory
+from frozenseg.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
