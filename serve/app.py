@@ -21,6 +21,10 @@ from serve.tracing import check_available
 HELD_BY_SINGLES = 4
 """Requests that a part holds at once when it takes one image at a time: enough to keep it busy."""
 
+INGRESS_ENVIRONMENT = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
+"""The ingress never blocks its loop, so the two further threads that Serve gives a replica, for its handles and for our
+code, would only pass every request to and fro."""
+
 
 class ServeArgumentsError(UserInputError, click.ClickException):
     """Also an error of click, so that `serve run` ends with its one line."""
@@ -53,6 +57,7 @@ def build(arguments: dict[str, Any]) -> Application:
     in_flight = settings.limits.in_flight
     # Far more than are worked on: what is past the limit reaches our own guard, which answers with a clear 429.
     ingress_options = _options(settings, settings.ingress, 16 * in_flight, default_target=max(1, in_flight // 2))
+    ingress_options["ray_actor_options"]["runtime_env"] = {"env_vars": INGRESS_ENVIRONMENT}
     ingress = _deployment(Ingress).options(
         **ingress_options, max_queued_requests=in_flight, backpressure_config=BackpressureConfig(retry_after_s=1)
     )

@@ -46,7 +46,7 @@ from serve.schema import (
 )
 from serve.settings import ServeSettings
 from serve.tracing import Tracing
-from serve.travel import SegmentedImage, prepare_image
+from serve.travel import PreparedImage, SegmentedImage, prepare_image
 
 PAGE = Path(__file__).with_name("page.html")
 READY_SECONDS = 5.0
@@ -91,8 +91,7 @@ class Service:
             RequestRefusedError: what is wrong with the image, or a word that the model does not know.
         """
         started = time.perf_counter()
-        sample = await asyncio.to_thread(self._decode, image)
-        prepared = await asyncio.to_thread(prepare_image, sample, self._options)
+        sample, prepared = await asyncio.to_thread(self._prepare, image)
         decoded = time.perf_counter() - started
         with_masks = inference_options(self._options, options).needs_sam_masks
         result = await self._pipeline.segment(prepared, vocabulary, options, with_masks=with_masks)
@@ -122,11 +121,12 @@ class Service:
             )
         return read_vocabulary(options, self.settings.limits)
 
-    def _decode(self, image: bytes) -> ImageSample:
+    def _prepare(self, image: bytes) -> tuple[ImageSample, PreparedImage]:
         try:
-            return decode_image(image, "request", max_pixels=self.settings.limits.image_pixels)
+            sample = decode_image(image, "request", max_pixels=self.settings.limits.image_pixels)
         except UserInputError as error:
             raise RequestRefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), field="image") from error
+        return sample, prepare_image(sample, self._options)
 
     def _response(
         self,
