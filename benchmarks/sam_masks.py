@@ -104,10 +104,13 @@ def agreement(theirs: Tensor, found: Tensor, side: int) -> Tensor:
         chunk = slice(start, start + MASKS_AT_ONCE)
         torch.gt(resize_masks(found[chunk], geometry).flatten(1), 0, out=ours[chunk])
     inside = torch.zeros(len(theirs), len(ours))
+    areas = torch.zeros(len(theirs), 1), torch.zeros(1, len(ours))
     for start in range(0, side * side, PIXELS_AT_ONCE):
-        pixels = slice(start, start + PIXELS_AT_ONCE)
-        inside += theirs[:, pixels].float() @ ours[:, pixels].float().t()
-    return (inside / (theirs.sum(1)[:, None] + ours.sum(1)[None] - inside)).nan_to_num(0.0).amax(1)
+        left, right = (masks[:, start : start + PIXELS_AT_ONCE].float() for masks in (theirs, ours))
+        inside += left @ right.t()
+        areas[0].add_(left.sum(1)[:, None])
+        areas[1].add_(right.sum(1)[None])
+    return (inside / (areas[0] + areas[1] - inside)).nan_to_num(0.0).amax(1)
 
 
 def timed(make: Any) -> tuple[Any, float]:

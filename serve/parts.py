@@ -6,6 +6,7 @@ ingress. Every part loads the model folder once, and its health check runs its s
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -108,9 +109,9 @@ class Encoders:
         """Features of one image; images that come while others are encoded share the next forward pass."""
         return await self._batcher(image)
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Runs both encoders. Serve replaces a replica whose check raises."""
-        encode_together(self._segmenter, [check_image()])
+        await asyncio.to_thread(encode_together, self._segmenter, [check_image()])
 
 
 @ray_serve.deployment

@@ -36,7 +36,7 @@ class ConvNorm(nn.Module):
         x = self.convolution(x)
         norm = self.norm
         # The plain function: the module's own refuses a map of one cell when a group is one channel wide.
-        x = torch.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        x = torch.group_norm(x.contiguous(), norm.num_groups, norm.weight, norm.bias, norm.eps)
         return F.relu(x) if self.relu else x
 
 

@@ -107,7 +107,8 @@ def _fit(
         {"params": list(group.parameters.values()), "weight_decay": group.weight_decay}
         for group in parameter_groups(decoder, settings.weight_decay)
     ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    # Fused: on a CPU the default goes through two hundred small parameters one by one.
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     averaging = get_ema_multi_avg_fn(settings.average_decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(decoder, multi_avg_fn=averaging)
     criterion = Criterion(num_points=settings.num_points)
