@@ -3,7 +3,7 @@
     python benchmarks/speed.py [--large] [--device cuda] [--sides 800x1067 1024x2048] [--runs 5]
 
 Weights are random: speed doesn't depend on them, but for the panoptic post-processing, which takes longest on noise.
-`--large` is the published architecture (about 12 GB at COCO's test size); without it both models are small ones of the
+`--large` is the published architecture (7 GB for both on a CPU); without it both models are small ones of the
 same build, whose figures say nothing about the paper's. On a CPU one thread works and its processor time counts, which
 other work on the machine disturbs less than the clock.
 """
@@ -49,7 +49,8 @@ def counts(model: torch.nn.Module) -> tuple[int, int, int]:
 
 
 def _is_text(name: str) -> bool:
-    return name.startswith("clip.") and ".visual." not in name
+    """Of CLIP's text tower. The temperature, which image and text share, is none of it."""
+    return name.startswith("clip.") and ".visual." not in name and not name.endswith("logit_scale")
 
 
 def main() -> None:
