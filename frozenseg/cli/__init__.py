@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ COMMANDS = {
     "make-miniature": Command("make_miniature", "MakeMiniature", "write the miniature world as a data set"),
 }
 
-EXIT_OK, EXIT_USER_ERROR, EXIT_INTERRUPTED = 0, 2, 130
+EXIT_OK, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_CUT_OFF = 0, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,13 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("default")
         warnings.showwarning = _show_warning
         try:
-            return _run(arguments[0], arguments[1:])
+            code = _run(arguments[0], arguments[1:])
+            sys.stdout.flush()
+            return code
         except UserInputError as error:
             print(f"frozenseg: error: {' '.join(str(error).split())}", file=sys.stderr)
             return EXIT_USER_ERROR
         except KeyboardInterrupt:
             print("frozenseg: stopped", file=sys.stderr)
             return EXIT_INTERRUPTED
+        except BrokenPipeError:
+            # Nobody reads on, as in `frozenseg ... | head`. The interpreter would flush once more when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_CUT_OFF
 
 
 def _run(name: str, arguments: list[str]) -> int:

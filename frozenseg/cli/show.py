@@ -75,8 +75,8 @@ class Panels:
     """By default the validation split."""
     models: tuple[str, ...] = ("miniature",)
     """Model folders."""
-    images: tuple[int, ...] = (0, 1, 2)
-    """Positions of the pictures in the split."""
+    images: tuple[int, ...] = ()
+    """Positions of the pictures in the split; the first three when empty."""
     to: Path = Path("panels.png")
     """The figure."""
     device: str = "auto"
@@ -222,11 +222,12 @@ def _panels(args: Panels) -> Image.Image:
     from frozenseg.inference.loading import load_segmenter
 
     data = open_dataset(args.dataset, args.root, args.split)
-    outside = [index for index in args.images if not 0 <= index < len(data)]
-    if outside or not args.images:
-        raise UserInputError(f"--images: expected positions from 0 to {len(data) - 1}, found {outside or 'none'}")
+    images = args.images or tuple(range(min(3, len(data))))
+    outside = [index for index in images if not 0 <= index < len(data)]
+    if outside:
+        raise UserInputError(f"--images: expected positions from 0 to {len(data) - 1}, found {outside}")
     segmenters = [load_segmenter(folder, args.device, "float32") for folder in args.models]
-    return stacked([_row(data, index, segmenters) for index in args.images])
+    return stacked([_row(data, index, segmenters) for index in images])
 
 
 def _row(data: SegmentationData, index: int, segmenters: list[Segmenter]) -> Image.Image:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from frozenseg.data.panoptic_png import decode_id_map, runs
+from frozenseg.data.panoptic_png import MAX_SEGMENT_ID, decode_id_map, positions, runs
 from frozenseg.errors import UserInputError
 from frozenseg.types import EncodedSample, PanopticAnnotation
 
@@ -30,11 +31,11 @@ def decode_annotation(sample: EncodedSample, *, check_areas: bool = False) -> Pa
     id_map = decode_id_map(sample.panoptic_png, name)
     starts, lengths = runs(id_map)
     of_run = id_map.reshape(-1)[starts]
-    in_png = set(of_run.tolist()) - {0}
     in_json = {segment.id for segment in sample.segments}
     if len(in_json) != len(sample.segments):
         raise UserInputError(f"{name}: expected segment ids that are unique, found one of them twice")
-    if in_png != in_json:
+    if not _holds_exactly(of_run, in_json):
+        in_png = set(of_run.tolist()) - {0}
         only_png, only_json = sorted(in_png - in_json)[:5], sorted(in_json - in_png)[:5]
         raise UserInputError(
             f"{name}: expected the same segment ids in PNG and JSON, found only in the PNG {only_png}, "
@@ -49,3 +50,13 @@ def decode_annotation(sample: EncodedSample, *, check_areas: bool = False) -> Pa
                     f"{name}: segment {segment.id}: expected area {segment.area}, found {counted[segment.id]} pixels"
                 )
     return PanopticAnnotation(segment_ids=torch.from_numpy(id_map), segments=sample.segments)
+
+
+def _holds_exactly(values: NDArray[np.int32], ids: set[int]) -> bool:
+    """Whether `values` are all of `ids` and none but them and 0 (void)."""
+    if not all(0 < number <= MAX_SEGMENT_ID for number in ids):
+        return False
+    known = np.array([0, *ids], dtype=np.int32)
+    found = positions(values, known)
+    counts = np.bincount(found, minlength=len(known))
+    return bool((known[found] == values).all() and counts[1:].all())

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from frozenseg.data.plain_files import decode_plain_jpeg
 from frozenseg.errors import UserInputError
 from frozenseg.types import ImageSample
 
@@ -54,7 +55,9 @@ def decode_image(
     if width * height > max_pixels:
         raise UserInputError(f"{name}: expected at most {max_pixels} pixels, found {width} x {height}")
     try:
-        pixels = _to_rgb(picture)
+        pixels = decode_plain_jpeg(picture, data)
+        if pixels is None:
+            pixels = _to_rgb(picture)
     except DECODER_ERRORS as error:
         raise UserInputError(f"{name}: the file is damaged: {str(error) or type(error).__name__}") from None
     image = torch.from_numpy(pixels).permute(2, 0, 1)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from frozenseg.data.images import DECODER_ERRORS, DEFAULT_MAX_PIXELS
+from frozenseg.data.plain_files import decode_plain_png
 from frozenseg.errors import UserInputError
 
 MAX_SEGMENT_ID = 256**3 - 1
@@ -28,16 +29,30 @@ def decode_id_map(png: bytes, name: str, *, max_pixels: int = DEFAULT_MAX_PIXELS
             raise UserInputError(f"{name}: expected at most {max_pixels} pixels, found {width} x {height}")
         if picture.mode not in ("RGB", "RGBA"):
             raise UserInputError(f"{name}: expected an RGB panoptic PNG, found mode {picture.mode!r}")
-        # Four bytes a pixel read as one little-endian number need no arithmetic on three planes.
-        rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
-        packed = np.frombuffer(rgb.tobytes("raw", "RGBX"), dtype="<i4").reshape(height, width)
+        pixels = decode_plain_png(picture, png)
+        if pixels is None:
+            pixels = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except UserInputError:
         raise
     except DECODER_ERRORS as error:
         raise UserInputError(
             f"{name}: expected a panoptic PNG, found {len(png)} bytes that don't decode: {error}"
         ) from None
-    return packed & np.int32(0xFFFFFF)
+    return pack_colors(pixels)
+
+
+def pack_colors(pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """[h,w] numbers R + 256 G + 65536 B of contiguous colors [h,w,3]."""
+    height, width = pixels.shape[:2]
+    ids = np.zeros(height * width, dtype=np.int32)
+    if len(ids):
+        # A pixel and the first byte of the next are one little-endian number, read where it stands: no arithmetic on
+        # three planes. The last pixel has no next.
+        overlapping = np.ndarray((len(ids) - 1,), dtype="<i4", buffer=pixels, strides=(3,))
+        np.bitwise_and(overlapping, np.int32(MAX_SEGMENT_ID), out=ids[:-1])
+        red, green, blue = pixels[-1, -1].tolist()
+        ids[-1] = red + (green << 8) + (blue << 16)
+    return ids.reshape(height, width)
 
 
 def encode_id_map(segment_ids: NDArray[np.integer]) -> bytes:

@@ -69,7 +69,7 @@ def test_the_command_on_the_miniature(tmp_path: Path, capsys: pytest.CaptureFixt
     for name, arguments in {
         "attention": [picture],
         "features": [picture, "--clusters", "4"],
-        "panels": ["--dataset", "own-panoptic", "--root", str(world), "--images", "0"],
+        "panels": ["--dataset", "own-panoptic", "--root", str(world)],
     }.items():
         target = tmp_path / f"{name}.png"
         assert main(["show", name, *arguments, "--to", str(target), "--device", "cpu"]) == 0

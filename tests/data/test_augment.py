@@ -218,3 +218,41 @@ def test_batches_pad_to_the_largest_multiple_of_32() -> None:
         collate([first, second], [target])
     with pytest.raises(UserInputError, match=r"its size \(64, 33\), found \(30, 70\)"):
         collate([second], [target])
+
+
+@pytest.mark.parametrize("num_segments", [6, 300], ids=["bytes", "whole numbers"])
+def test_masks_are_each_segment_cut_out_and_resized_alone(num_segments: int) -> None:
+    """Which segments are left is told by the smaller of two maps, so zooming in and out are both looked at."""
+    rng = np.random.default_rng(2)
+    ids = torch.from_numpy(rng.integers(1, num_segments + 1, (11, 13)).repeat(5, 0).repeat(4, 1).astype(np.int32))
+    held = ids.unique().tolist()
+    segments = tuple(
+        TruthSegment(id=number, category_id=number % 7, is_thing=bool(number % 2), is_crowd=number == held[0])
+        for number in held
+    )
+    image = torch.from_numpy(rng.integers(0, 256, (55, 52, 3), dtype=np.uint8)).permute(2, 0, 1)
+    sample = ImageSample(image_id="3", image=image, original_size=(55, 52))
+    jitter = Jitter(JitterConfig(crop_size=48, min_zoom=0.1, max_zoom=4.0))
+    zoomed_in, lost = set(), 0
+    for epoch in range(30):
+        plan = jitter.plan("3", (55, 52), 0, epoch)
+        _, target = jitter(sample, PanopticAnnotation(segment_ids=ids, segments=segments), 0, epoch)
+        window = ids[plan.top : plan.top + plan.height, plan.left : plan.left + plan.width]
+        expected = []
+        for segment in segments[1:]:
+            alone = (window == segment.id).float()[None, None]
+            mask = torch.zeros((48, 48), dtype=torch.bool)
+            resized = torch.nn.functional.interpolate(alone, size=plan.size, mode="nearest-exact")[0, 0] > 0
+            mask[: plan.size[0], : plan.size[1]] = resized.flip(1) if plan.flip else resized
+            if mask.any():
+                expected.append((mask, segment.category_id, segment.is_thing))
+        assert len(target.masks) == len(expected)
+        if expected:
+            masks, categories, things = zip(*expected, strict=True)
+            assert torch.equal(target.masks, torch.stack(masks))
+            assert target.category_ids.tolist() == list(categories)
+            assert target.is_thing.tolist() == list(things)
+        zoomed_in.add(plan.size[0] > plan.height)
+        lost += len(segments) - 1 - len(expected)
+    assert zoomed_in == {True, False}
+    assert lost > 0

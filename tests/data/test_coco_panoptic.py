@@ -140,6 +140,9 @@ PNG = encode_id_map(id_map())
     [
         (sample(PNG, (5, 0), (300, 0)), r"only in the PNG \[70000\], only in the JSON \[\]"),
         (sample(PNG, (5, 0), (300, 0), (70000, 0), (6, 0)), r"only in the PNG \[\], only in the JSON \[6\]"),
+        (sample(PNG, (5, 0), (300, 0), (70000, 0), (0, 0)), r"only in the PNG \[\], only in the JSON \[0\]"),
+        (sample(PNG, (5, 0), (300, 0), (70000, 0), (-3, 0)), r"only in the PNG \[\], only in the JSON \[-3\]"),
+        (sample(PNG, (5, 0), (300, 0), (2**40, 0)), r"only in the PNG \[70000\], only in the JSON \[1099511627776\]"),
         (sample(PNG, (5, 0), (5, 0), (300, 0), (70000, 0)), "found one of them twice"),
         (sample(PNG, (5, 36), (300, 0), (70000, 0)), "segment 5: expected area 36, found 35 pixels"),
         (sample(PNG[:90], (5, 0)), "that don't decode"),
