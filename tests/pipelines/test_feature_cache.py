@@ -19,7 +19,8 @@ from pipelines import columns as c
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders
 from pipelines.feature_cache import CacheOptions, FeatureCache
 from pipelines.shard import ShardOptions, shard_coco, write_job
-from pipelines.stream import StreamConfig, load_rows
+from pipelines.stream import load_rows
+from pipelines.stream_config import StreamConfig
 from tests.model.tiny import tiny_spec
 
 SOURCE = EncoderSource(spec=tiny_spec())

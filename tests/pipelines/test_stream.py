@@ -18,7 +18,8 @@ from frozenseg.types import Batch, EncoderFeatures
 from pipelines import columns as c
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders
 from pipelines.shard import ShardOptions, shard_coco, write_job
-from pipelines.stream import Rows, StreamConfig, epoch_rows, feature_stream, load_rows, training_batches
+from pipelines.stream import Rows, actor_arguments, epoch_rows, feature_stream, load_rows, training_batches
+from pipelines.stream_config import StreamConfig
 from pipelines.stream_watch import StreamReport, StreamWatch
 from shards import ShardReader, epoch_order
 from tests.model.tiny import tiny_spec
@@ -46,7 +47,7 @@ class LocalStream:
         self.config, self.rows = config, rows
 
     def iter_batches(self, batch_size: int, **_: object) -> Iterator[c.Columns]:
-        actor = EncoderActor(self.config.encoders, self.config.codec, with_dense=False)
+        actor = EncoderActor(**actor_arguments(self.config))
         for start in range(0, len(self.rows), batch_size):
             block = load_rows({"id": np.arange(start, start + batch_size)}, self.rows, self.config)
             yield block if self.config.mode == "inline" else actor(block)

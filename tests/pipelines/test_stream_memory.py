@@ -17,13 +17,13 @@ from pipelines import columns as c
 from pipelines.encoder_pool import EncoderSource
 from pipelines.miniature_shards import write_miniature_shards
 from pipelines.stream import (
-    StreamConfig,
     StreamedBatch,
     epoch_rows,
     feature_stream,
     prefetched_blocks,
     training_batches,
 )
+from pipelines.stream_config import StreamConfig
 from shards import ShardReader
 from tests.model.tiny import tiny_spec
 
