@@ -7,8 +7,8 @@ so that only the way to the trainer is timed: into the object store, out of it i
 as Ray Train's workers take it, and into batches of torch tensors in bfloat16. Three sides in turns: the baseline, ours
 in bfloat16 (the same bytes), ours in 8 bit (decoded to what the baseline delivers). The clock of each starts after 64
 images, when the actor is up and both processes have seen the pages of Ray's memory that they use: the kernel takes 20
-to 80 ms to hand out the pages of an image for the first time, copying them takes 5. Ratios are of rates within a round; all sides must deliver the same values (8 bit:
-within its error).
+to 80 ms to hand out the pages of an image for the first time, copying them takes 5. Ratios are of rates within a round;
+all sides must deliver the same values (8 bit: within its error).
 
 The baseline is the pipeline as one would first write it: `map_batches` with the encoder's batch (one image a call), so
 one image a block, and `iter_torch_batches` with the trainer's batch (4, as in the paper's recipe), which joins blocks.
