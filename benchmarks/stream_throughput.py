@@ -182,7 +182,7 @@ def main() -> None:
     print(f"trainer's batch {sizes.batch}; images a block: baseline {sizes.encoder_batch}, ours {ours}")
     rates: dict[Side, list[Rate]] = {side: [] for side in SIDES}
     copied = [memcpy_rate()]
-    with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=4000)):
+    with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=3000)):
         for number in range(options.rounds):
             for side in SIDES:
                 rates[side].append(run_side(side, sizes))

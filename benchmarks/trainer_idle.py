@@ -79,7 +79,7 @@ def main() -> None:
         "encoder_batch": 1,
         "seconds_per_image": options.step_seconds / options.batch / options.spare,
     }
-    with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=4000)):
+    with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=3000)):
         data = encoder_pool(row_numbers(samples, stream), stream, ReadyFeatures, arguments)
         (shard,) = data.streaming_split(1, equal=True)
         trainer: Any = ray.remote(Trainer).options(num_cpus=1).remote()
