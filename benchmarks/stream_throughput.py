@@ -10,6 +10,9 @@ images, when the actor is up and both processes have seen the pages of Ray's mem
 to 80 ms to hand out the pages of an image for the first time, copying them takes 5. Ratios are of rates within a round;
 all sides must deliver the same values (8 bit: within its error).
 
+Nothing is coded while the clock runs, on no side: a real encoder writes each feature once into what is handed to Ray,
+whether that holds one image or four.
+
 The baseline is the pipeline as one would first write it: `map_batches` with the encoder's batch (one image a call), so
 one image a block, and `iter_torch_batches` with the trainer's batch (4, as in the paper's recipe), which joins blocks.
 Ours has the same encoder batch and the same trainer's batch, with the blocks that `StreamConfig` makes of them: a
@@ -170,7 +173,7 @@ def run_side(side: Side, sizes: Sizes) -> Rate:
         stream, data = None, plain_stream.dataset(config, sizes.crop, sizes.samples, sizes.encoder_batch)
     else:
         stream = stream_config(side, sizes)
-        arguments = {"config": config, "crop": sizes.crop, "codec": side, "encoder_batch": sizes.encoder_batch}
+        arguments = {"config": config, "crop": sizes.crop, "codec": side, "block_images": stream.images_per_block}
         data = encoder_pool(row_numbers(sizes.samples, stream), stream, ReadyFeatures, arguments)
     (shard,) = data.streaming_split(1, equal=True)
     trainer = ray.remote(Trainer).options(num_cpus=1).remote()

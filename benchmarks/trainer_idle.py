@@ -76,7 +76,7 @@ def main() -> None:
         "config": DecoderConfig(),
         "crop": options.crop,
         "codec": options.codec,
-        "encoder_batch": 1,
+        "block_images": stream.images_per_block,
         "seconds_per_image": options.step_seconds / options.batch / options.spare,
     }
     with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=3000)):
