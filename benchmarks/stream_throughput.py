@@ -13,11 +13,12 @@ all sides must deliver the same values (8 bit: within its error).
 Nothing is coded while the clock runs, on no side: a real encoder writes each feature once into what is handed to Ray,
 whether that holds one image or four.
 
-The baseline is the pipeline as one would first write it: `map_batches` with the encoder's batch (one image a call), so
-one image a block, and `iter_torch_batches` with the trainer's batch (4, as in the paper's recipe), which joins blocks.
-Ours has the same encoder batch and the same trainer's batch, with the blocks that `StreamConfig` makes of them: a
-trainer's batch each. That is where most of the gain comes from, so `--same-blocks` gives ours the baseline's blocks,
-which shows what is left without it; with `--encoder-batch 4` besides, the baseline has as large ones.
+The baseline is the pipeline as one would first write it: `map_batches` with the encoder's batch (one image a call) and
+`iter_torch_batches` with the trainer's batch (4, as in the paper's recipe). Ray Data joins what the calls of a task
+yield into blocks of up to 128 MiB, 3 images of 1024, and the trainer's batches out of those. Ours has the same encoder
+batch and the same trainer's batch, with the blocks that `StreamConfig` makes of them: a trainer's batch each. That is
+where the gain comes from: `--same-blocks` gives ours blocks of one encoder batch, and with `--encoder-batch 4` besides,
+both sides have blocks of 4.
 """
 
 from __future__ import annotations
@@ -213,7 +214,11 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=160, help="images per side and round, the first 64 not timed")
     parser.add_argument("--batch", type=int, default=4, help="images of a training step, on all sides")
     parser.add_argument("--encoder-batch", type=int, default=1, help="images of an actor's call, on all sides")
-    parser.add_argument("--same-blocks", action="store_true", help="ours packs no more than that into a block")
+    parser.add_argument(
+        "--same-blocks",
+        action="store_true",
+        help="ours packs no more than that into a block; the baseline has no such choice",
+    )
     parser.add_argument("--crop", type=int, default=1024)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -225,7 +230,7 @@ def main() -> None:
         same_blocks=options.same_blocks,
     )
     ours = {side: stream_config(side, sizes).images_per_block for side in SIDES if side != "baseline"}
-    print(f"trainer's batch {sizes.batch}; images a block: baseline {sizes.encoder_batch}, ours {ours}")
+    print(f"trainer's batch {sizes.batch}; images a call of the encoder {sizes.encoder_batch}, a block of ours {ours}")
     rates: dict[Side, list[Rate]] = {side: [] for side in SIDES}
     copied = [memcpy_rate()]
     with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=3000)):
