@@ -4,8 +4,8 @@
 
 The stream's own graph (`pipelines.stream`: reading tasks, a pool of actors, a split for Ray Train) with stages that do
 nothing to blocks of hardly any bytes. Two figures: CPU seconds per block of the scheduling process
-(ray::SplitCoordinator), which is what `coordinate_seconds` of the planner's rates means, times `encoder_batch`; and the
-wall time per block, which other work on the machine and the stages' own processes lengthen.
+(ray::SplitCoordinator), which is what `coordinate_seconds` of the planner's rates means, times the images of a block;
+and the wall time per block, which other work on the machine and the stages' own processes lengthen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import psutil
 from pipelines import ray_session
 from pipelines.encoder_pool import EncoderSource
 from pipelines.ray_session import RayOptions
-from pipelines.stream import StreamConfig, encoder_pool, row_numbers
+from pipelines.stream import encoder_pool, row_numbers
+from pipelines.stream_config import StreamConfig
 
 
 class IdleActor:

@@ -19,7 +19,7 @@ from pipelines.planning.report import bytes_text
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _SIZES = (8, 32, 128, 512, 1000)
 _BLOCK_IMAGES = 4
-"""`encoder_batch` of configs/coco-convnext-large.toml, at which the rates file's `coordinate_seconds` counts."""
+"""Images a block of configs/coco-convnext-large.toml, at which the rates file's `coordinate_seconds` counts."""
 _PART_IMAGES = 64
 """`--images-per-part` of ray_jobs/label.py: what one move by the scheduler stands for there."""
 COCO = Workload(num_images=118_287, num_steps=368_750, batch_size=16)

@@ -33,7 +33,8 @@ from pipelines import ray_session
 from pipelines.deepspeed_engine import DeepSpeedEngine, ensure_process_group
 from pipelines.encoder_pool import EncoderSource
 from pipelines.ray_session import RayOptions
-from pipelines.stream import StreamConfig, training_batches
+from pipelines.stream import training_batches
+from pipelines.stream_config import StreamConfig
 
 NUM_CATEGORIES, NUM_SEGMENTS = 133, 15
 

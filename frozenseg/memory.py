@@ -21,7 +21,8 @@ def keep_freed_memory(device: torch.device) -> None:
     glibc maps each block of more than 32 MB anew and returns it when it is freed, and the kernel clears all its pages
     each time: a batch of eight small pictures cost more than eight batches of one (benchmarks/freed_memory.py).
     Afterwards the process stays as large as it ever was. One arena, because passes run in threads and other arenas hold
-    no block of that size.
+    no block of that size. Where threads ran before the call, as in Ray's workers, they have other arenas already, and
+    the environment must say MALLOC_ARENA_MAX=1 from the process's start.
     """
     library = ctypes.CDLL(None)
     if device.type == "cpu" and hasattr(library, "mallopt"):

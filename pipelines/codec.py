@@ -5,12 +5,14 @@ numpy has no bfloat16, so it travels as int16 holding the same bits. The dtype o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from frozenseg.errors import UserInputError
 
@@ -19,40 +21,53 @@ BLOCK = 4096
 """Pixels of a channel that share a scale: 8 bytes of scale and offset per 4096 bytes of codes."""
 _LEVELS = 255
 _CHUNK = 2**18
-"""Values worked on at once: what is in between stays in the processor's cache, instead of in memory made anew."""
+"""Values encoded at once: what is in between stays in the processor's cache, instead of in memory made anew."""
+_DECODED = 2**19
+"""Values decoded at once: a megabyte or two that stay in the cache, and few enough calls (a call costs 3 us)."""
+
+
+def allocate(shape: Sequence[int], codec: Codec) -> dict[str, npt.NDArray[Any]]:
+    """Arrays for the codes of maps of this shape [B,C,h,w], as `encode` returns them, with nothing in them yet."""
+    whole = tuple(shape)
+    if codec == "float32":
+        return {"": np.empty(whole, dtype=np.float32)}
+    if codec == "bfloat16":
+        return {"": np.empty(whole, dtype=np.int16)}
+    if codec != "uint8":
+        raise UserInputError(f"feature codec: expected float32, bfloat16 or uint8, found {codec!r}")
+    batch, channels, height, width = whole
+    blocks = (batch, channels, -(-height * width // BLOCK))
+    scale, offset = np.empty(blocks, dtype=np.float32), np.empty(blocks, dtype=np.float32)
+    return {"": np.empty(whole, dtype=np.uint8), "scale": scale, "offset": offset}
 
 
 def encode(values: Tensor, codec: Codec) -> dict[str, npt.NDArray[Any]]:
-    """[B,C,h,w] float -> arrays with the batch axis first: {"": codes} and, for uint8, {"scale", "offset"}.
+    """[B,C,h,w] float -> arrays with the batch axis first: {"": codes} and, for uint8, {"scale", "offset"}."""
+    arrays = allocate(values.shape, codec)
+    encode_into(arrays, values)
+    return arrays
+
+
+def encode_into(arrays: Mapping[str, npt.NDArray[Any]], values: Tensor) -> None:
+    """Writes the codes of `values` [B,C,h,w] into arrays of that many images, such as rows of what `allocate` gave.
 
     uint8 maps the range of each block of `BLOCK` consecutive pixels of a channel to 0..255, rounded to nearest: the
     error is at most half of range / 255. The work is done where the values are: fewer bytes leave a GPU.
     """
-    values = values.detach()
-    if codec == "float32":
-        return {"": values.float().cpu().numpy()}
-    if codec == "bfloat16":
-        return {"": values.to(torch.bfloat16).view(torch.int16).cpu().numpy()}
-    if codec != "uint8":
-        raise UserInputError(f"feature codec: expected float32, bfloat16 or uint8, found {codec!r}")
-    batch, channels, height, width = values.shape
-    flat = values.reshape(batch, channels, height * width)
-    codes = torch.empty(flat.shape, dtype=torch.uint8, device=values.device)
-    num_blocks = -(-flat.shape[2] // BLOCK)
-    scale = torch.empty((batch, channels, num_blocks), device=values.device)
-    offset = torch.empty_like(scale)
-    for of_values, of_blocks in _spans(height * width):
-        for image in range(batch):
-            _quantize(
-                _blocks(flat[image, :, of_values]),
-                _blocks(codes[image, :, of_values]),
-                scale[image, :, of_blocks, None],
-                offset[image, :, of_blocks, None],
-            )
-    return {"": codes.reshape(values.shape).cpu().numpy(), "scale": scale.cpu().numpy(), "offset": offset.cpu().numpy()}
+    values, codes = values.detach(), arrays[""]
+    if codes.dtype == np.float32:
+        torch.from_numpy(codes).copy_(values)
+    elif codes.dtype == np.int16:
+        # Rounded where the values are, but on a CPU on the way, without a copy in between.
+        rounded = values if values.device.type == "cpu" else values.to(torch.bfloat16)
+        torch.from_numpy(codes).view(torch.bfloat16).copy_(rounded)
+    else:
+        made = _quantized(values)
+        for name, part in made.items():
+            torch.from_numpy(arrays[name]).copy_(part)
 
 
-def decode_into(out: Tensor, arrays: dict[str, npt.NDArray[Any]]) -> None:
+def decode_into(out: Tensor, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Writes what `encode` made of one or more images into `out` [B,C,h,w] contiguous, float32 or bfloat16.
 
     The arrays may be read-only, as views of Ray's memory are. Nothing of the size of the features is allocated.
@@ -65,18 +80,7 @@ def decode_into(out: Tensor, arrays: dict[str, npt.NDArray[Any]]) -> None:
     elif codes.dtype == np.int16:
         _copy_into(out, codes, torch.bfloat16)
     elif codes.dtype == np.uint8:
-        batch, channels, height, width = codes.shape
-        flat_out, flat = out.view(batch, channels, height * width), codes.reshape(batch, channels, height * width)
-        # A few kilobytes, which torch may then read: it has no read-only tensors and warns of arrays that are.
-        scale, offset = (torch.from_numpy(arrays[name].copy()) for name in ("scale", "offset"))
-        for of_values, of_blocks in _spans(height * width):
-            for image in range(batch):
-                _dequantize(
-                    _blocks(flat_out[image, :, of_values]),
-                    flat[image, :, of_values],
-                    scale[image, :, of_blocks, None],
-                    offset[image, :, of_blocks, None],
-                )
+        _dequantize(out, _tensor(codes), *(_tensor(arrays[name]).flatten(0, 1) for name in ("scale", "offset")))
     else:
         raise UserInputError(f"features: expected float32, int16 (bfloat16) or uint8 codes, found {codes.dtype}")
 
@@ -101,6 +105,29 @@ def _blocks(values: Tensor) -> Tensor:
     return values.view(len(values), -1, min(values.shape[1], BLOCK))
 
 
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    """A view. Through DLPack, because `torch.from_numpy` warns of arrays that are read-only, which is all they are."""
+    return from_dlpack(array)
+
+
+def _quantized(values: Tensor) -> dict[str, Tensor]:
+    """The arrays of `encode`, where the values are."""
+    batch, channels, height, width = values.shape
+    flat = values.reshape(batch, channels, height * width)
+    codes = torch.empty(flat.shape, dtype=torch.uint8, device=values.device)
+    scale = torch.empty((batch, channels, -(-height * width // BLOCK)), device=values.device)
+    offset = torch.empty_like(scale)
+    for of_values, of_blocks in _spans(height * width):
+        for image in range(batch):
+            _quantize(
+                _blocks(flat[image, :, of_values]),
+                _blocks(codes[image, :, of_values]),
+                scale[image, :, of_blocks, None],
+                offset[image, :, of_blocks, None],
+            )
+    return {"": codes.view(values.shape), "scale": scale, "offset": offset}
+
+
 def _quantize(values: Tensor, codes: Tensor, scale: Tensor, offset: Tensor) -> None:
     """values [C,blocks,n] -> codes alike, scale and offset [C,blocks,1], all of them written in place."""
     step = max(1, _CHUNK // max(1, values[0].numel()))
@@ -114,25 +141,35 @@ def _quantize(values: Tensor, codes: Tensor, scale: Tensor, offset: Tensor) -> N
         codes[part] = work.sub_(low).div_(scale[part].clamp(min=torch.finfo(torch.float32).tiny)).round_()
 
 
-def _dequantize(out: Tensor, codes: npt.NDArray[Any], scale: Tensor, offset: Tensor) -> None:
-    """codes [C,blocks * n] -> out [C,blocks,n]. Multiplied, then added, for the same bits on every processor:
-    some would fuse them."""
-    step = max(1, _CHUNK // max(1, out[0].numel()))
+def _dequantize(out: Tensor, codes: Tensor, scale: Tensor, offset: Tensor) -> None:
+    """codes [B,C,h,w], scale and offset [B*C,blocks] -> out as codes."""
+    flat_out, flat = out.view(len(scale), -1), codes.view(len(scale), -1)
+    for of_values, of_blocks in _spans(flat.shape[1]):
+        parts = (_blocks(flat_out[:, of_values]), _blocks(flat[:, of_values]))
+        blocks = (scale[:, of_blocks, None], offset[:, of_blocks, None])
+        # Where a channel has no rest, images and channels are one long row of blocks.
+        if flat.shape[1] % BLOCK == 0:
+            _dequantize_blocks(*(tensor.flatten(0, 1) for tensor in (*parts, *blocks)))
+        else:
+            _dequantize_blocks(*parts, *blocks)
+
+
+def _dequantize_blocks(out: Tensor, codes: Tensor, scale: Tensor, offset: Tensor) -> None:
+    """codes [N,...,n] -> out alike, with scale and offset [N,...,1].
+
+    Multiplied, then added, for the same bits on every processor: some would fuse them.
+    """
+    step = max(1, _DECODED // max(1, out[0].numel()))
     work = torch.empty((min(step, len(out)), *out.shape[1:]))
-    for start in range(0, len(out), step):
-        part = slice(start, start + step)
-        values = work[: len(out[part])]
-        np.copyto(values.flatten(1).numpy(), codes[part])
-        out[part] = values.mul_(scale[part]).add_(offset[part])
+    chunks = (torch.split(tensor, step) for tensor in (out, codes, scale, offset))
+    for to, code, factor, summand in zip(*chunks, strict=True):
+        to.copy_(work[: len(to)].copy_(code).mul_(factor).add_(summand))
 
 
 def _copy_into(out: Tensor, codes: npt.NDArray[Any], held: torch.dtype) -> None:
     """codes: values of the dtype `held`, float32 or the bits of bfloat16, in numpy's nearest type."""
     if out.dtype == held:
-        # One copy, as bits: numpy reads what is read-only, and has no bfloat16.
+        # One copy, as bits: numpy has no bfloat16.
         np.copyto(out.view(torch.int16 if held == torch.bfloat16 else held).numpy(), codes)
-        return
-    target, source = out.view(-1), codes.reshape(-1)
-    for start in range(0, len(source), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        target[part] = torch.from_numpy(source[part].copy()).view(held)
+    else:
+        out.copy_(_tensor(codes).view(held))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from frozenseg.errors import UserInputError
 from frozenseg.types import EncoderFeatures, FeatureKey, PanopticTarget, TrainingBatch
-from pipelines.codec import Codec, decode_into, encode
+from pipelines.codec import Codec, allocate, decode_into, encode_into
 
 Columns = dict[str, npt.NDArray[Any]]
 LEVELS = ("clip_4", "clip_8", "clip_16", "clip_32")
@@ -35,16 +35,34 @@ def features_to_columns(features: EncoderFeatures, codec: Codec = "float32", wit
 
     The key of the features that come back names the codec: features of different codecs are different features.
     """
+    columns: Columns = {}
+    write_features(columns, slice(0, features.batch_size), features.batch_size, features, codec, with_dense)
+    columns[SOURCE] = source_column(features.source, codec, features.batch_size)
+    return columns
+
+
+def write_features(
+    columns: Columns, rows: slice, num_rows: int, features: EncoderFeatures, codec: Codec, with_dense: bool
+) -> None:
+    """Codes features straight into rows of a block's columns; maps that have no column yet get one of `num_rows`."""
     levels: list[tuple[str, Tensor]] = list(zip(LEVELS, features.clip_pyramid, strict=True))
     if with_dense:
         levels.append((DENSE, features.clip_dense))
     if features.sam.numel():
         levels.append((SAM, features.sam))
-    columns: Columns = {}
     for name, values in levels:
-        columns.update({f"{name}.{suffix}" if suffix else name: data for suffix, data in encode(values, codec).items()})
-    columns[SOURCE] = source_column(features.source, codec, features.batch_size)
-    return columns
+        if name not in columns:
+            arrays = allocate((num_rows, *values.shape[1:]), codec)
+            columns.update({_column(name, part): array for part, array in arrays.items()})
+        encode_into({part: columns[_column(name, part)][rows] for part in _parts(columns, name)}, values)
+
+
+def write_row(columns: Columns, row: int, num_rows: int, entry: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Copies an image's coded maps, each without the batch axis, into a row of a block's columns, as above."""
+    for name, values in entry.items():
+        if name not in columns:
+            columns[name] = np.empty((num_rows, *values.shape), dtype=values.dtype)
+        columns[name][row] = values
 
 
 def source_column(key: FeatureKey, codec: Codec, num_rows: int) -> npt.NDArray[Any]:
@@ -70,7 +88,7 @@ def columns_to_features(rows: Sequence[Mapping[str, npt.NDArray[Any]]], dtype: t
         out = torch.empty((num_rows, *rows[0][name].shape[1:]), dtype=dtype)
         position = 0
         for row in rows:
-            arrays = {key: row[f"{name}.{key}" if key else name] for key in _parts(row, name)}
+            arrays = {part: row[_column(name, part)] for part in _parts(row, name)}
             length = len(arrays[""])
             decode_into(out[position : position + length], arrays)
             position += length
@@ -87,6 +105,10 @@ def columns_to_features(rows: Sequence[Mapping[str, npt.NDArray[Any]]], dtype: t
 
 def _parts(row: Mapping[str, npt.NDArray[Any]], name: str) -> tuple[str, ...]:
     return ("", "scale", "offset") if f"{name}.scale" in row else ("",)
+
+
+def _column(name: str, part: str) -> str:
+    return f"{name}.{part}" if part else name
 
 
 def target_to_columns(targets: Sequence[PanopticTarget]) -> Columns:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -18,7 +17,16 @@ from frozenseg.model import ModelSpec, WeightsSource, read_spec, with_random_enc
 from frozenseg.model.load_encoders import load_clip, load_sam
 from frozenseg.types import Batch, EncoderFeatures, FeatureKey, stack_features
 from pipelines.codec import Codec
-from pipelines.columns import IMAGE, IMAGE_ID, SOURCE, VALID_SIZE, Columns, features_to_columns, source_column
+from pipelines.columns import (
+    IMAGE,
+    IMAGE_ID,
+    SOURCE,
+    VALID_SIZE,
+    Columns,
+    source_column,
+    write_features,
+    write_row,
+)
 from pipelines.feature_cache import CacheOptions, FeatureCache, is_cached
 
 logger = logging.getLogger(__name__)
@@ -125,6 +133,8 @@ class EncoderActor:
     Args:
         with_dense: the map that only the classifier reads, too; it is never cached.
         cache: where features are looked for before they are computed, and kept afterwards.
+        encoder_batch: images of a block that the encoders get at once, None for all of them. It decides the last bits
+            of the features, and the block's size does not.
     """
 
     def __init__(
@@ -133,36 +143,51 @@ class EncoderActor:
         codec: Codec = "float32",
         with_dense: bool = True,
         cache: CacheOptions | None = None,
+        encoder_batch: int | None = None,
     ) -> None:
+        # Whatever the device: features leave through this process's memory, a block of some hundred MB each time.
+        keep_freed_memory(torch.device("cpu"))
         self.encoders = FrozenEncoders(source)
         self.codec: Codec = codec
         self.with_dense = with_dense
         self.cache = FeatureCache(cache, f"{self.encoders.key}\0{codec}") if cache is not None else None
+        self.encoder_batch = encoder_batch
 
     def __call__(self, columns: Columns) -> dict[str, npt.NDArray[Any]]:
+        num_rows = len(columns[IMAGE_ID])
+        made: Columns = {}
+        size = self.encoder_batch or num_rows
+        for start in range(0, num_rows, size):
+            rows = slice(start, min(start + size, num_rows))
+            images = {name: columns[name][rows] for name in (IMAGE_ID, IMAGE, VALID_SIZE)}
+            if self.cache is None:
+                self._encode(made, rows, num_rows, images)
+            else:
+                self._find_or_encode(self.cache, made, rows, num_rows, images)
         passed = {name: values for name, values in columns.items() if name not in (IMAGE, VALID_SIZE)}
-        batch = columns_to_batch(columns)
-        if self.cache is None:
-            return {**passed, **self._encode(batch)}
-        names = self.cache.names(columns)
-        found = [self.cache.read(name) for name in names]
-        maps = self.cache.options.maps
-        if any(entry is None for entry in found):
-            # The whole block, because the size of a batch decides the last bits of its features.
-            made = self._encode(batch)
-            for position, (name, entry) in enumerate(zip(names, found, strict=True)):
-                if entry is None:
-                    self.cache.write(name, {key: made[key][position] for key in made if is_cached(key, maps)})
-            return {**passed, **made}
-        kept = [entry for entry in found if entry is not None]
-        stacked = {key: np.stack([entry[key] for entry in kept]) for key in kept[0]}
-        if maps == "sam":
-            return {**passed, **self._encode(batch, with_sam=False), **stacked}
-        return {**passed, **stacked, SOURCE: source_column(self.encoders.key, self.codec, len(kept))}
+        return {**passed, **made, SOURCE: source_column(self.encoders.key, self.codec, num_rows)}
 
-    def _encode(self, batch: Batch, with_sam: bool = True) -> Columns:
-        features = replace(self.encoders.encode(batch, with_sam=with_sam), source=self.encoders.key)
-        return features_to_columns(features, self.codec, self.with_dense)
+    def _find_or_encode(self, cache: FeatureCache, made: Columns, rows: slice, num_rows: int, images: Columns) -> None:
+        """One encoder batch into its rows of `made`, from the cache as far as it goes."""
+        names = cache.names(images)
+        found = [cache.read(name) for name in names]
+        maps = cache.options.maps
+        if any(entry is None for entry in found):
+            # The whole batch, because its size decides the last bits of its features.
+            self._encode(made, rows, num_rows, images)
+            for row, name, entry in zip(range(rows.start, rows.stop), names, found, strict=True):
+                if entry is None:
+                    cache.write(name, {key: made[key][row] for key in made if is_cached(key, maps)})
+            return
+        if maps == "sam":
+            self._encode(made, rows, num_rows, images, with_sam=False)
+        for row, entry in zip(range(rows.start, rows.stop), found, strict=True):
+            assert entry is not None
+            write_row(made, row, num_rows, entry)
+
+    def _encode(self, made: Columns, rows: slice, num_rows: int, images: Columns, with_sam: bool = True) -> None:
+        features = self.encoders.encode(columns_to_batch(images), with_sam=with_sam)
+        write_features(made, rows, num_rows, features, self.codec, self.with_dense)
 
 
 def columns_to_batch(columns: Columns) -> Batch:

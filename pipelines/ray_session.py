@@ -121,6 +121,9 @@ def start(needs: Sequence[Need] = (), options: RayOptions | None = None) -> bool
         return False
     # The worker processes' own thread pools would fight for the cores that Ray believes it deals out.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # `frozenseg.memory.keep_freed_memory` works in one arena of glibc's, from the process's start: a block of features
+    # is more than any other holds, and Ray's workers have threads before any code of ours runs.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     if options.address is None and "RAY_ADDRESS" not in os.environ:

@@ -3,8 +3,8 @@
     rows (epoch, index, is padding) -> CPU tasks read the shard and augment -> pool of encoder actors -> trainers
 
 The order is a pure function of (seed, epoch), the augmentation of (seed, epoch, image id): a run that stops is resumed
-by asking for the rows that are left. A block of Ray Data holds `encoder_batch` rows at every stage, because cutting and
-joining blocks costs more than the transport itself.
+by asking for the rows that are left. A block of Ray Data holds the same number of rows at every stage, because cutting
+and joining blocks costs more than the transport itself; by default it is a trainer's batch.
 """
 
 from __future__ import annotations
@@ -13,103 +13,27 @@ import functools
 import logging
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from frozenseg.data import Jitter, JitterConfig, decode_annotation, decode_image
+from frozenseg.data import Jitter, decode_annotation, decode_image
 from frozenseg.errors import SkippedShareError, UserInputError
 from frozenseg.types import PanopticTarget, TrainingBatch
 from pipelines import columns as c
-from pipelines.codec import Codec, bytes_per_value
-from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders, columns_to_batch
-from pipelines.feature_cache import CacheOptions
+from pipelines.encoder_pool import EncoderActor
+from pipelines.one_ahead import one_ahead
 from pipelines.ray_session import quiet_context
+from pipelines.stream_config import OPENED_BLOCKS, StreamConfig
 from pipelines.stream_watch import StreamWatch, stamped, worker_column
 from shards import ShardReader, epoch_order
 
 logger = logging.getLogger(__name__)
-FeatureMode = Literal["stream", "inline", "cache"]
-OPENED_BLOCKS = 6
-"""Blocks that a trainer may hold opened (fetched for the next batches by Ray's threads, or in use): Ray Data no longer
-counts them as under way, but they take its memory."""
-FEWEST_BLOCKS = 6
-"""Blocks that there must be room for besides: Ray Data stops no stage inside a block, nor all stages at once."""
 Rows = npt.NDArray[np.int64]
 """[n,3] int64: epoch, index of the sample in the shard set, 1 for padding."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamConfig:
-    """The stream of one training run.
-
-    Fields: shards: address; encoders: which; mode: `stream` runs the encoders as a pool of actors, `inline` in the
-    trainers' own processes, `cache` is `stream` with features kept for views that come again; jitter: augmentation;
-    seed: of order and augmentation; codec: how features travel; dtype: that trainers get; encoder_batch: images per
-    encoder call and per block; min_actors, max_actors: the pool grows and shrinks between them; actor_cpus, actor_gpus:
-    each (a reading task takes 1 CPU); actor_resource: of the cluster's own that each holds one of; max_readers: reading
-    tasks at once, None for as many as CPUs are free; object_store_mb: bound, in MiB, of Ray's memory that all that was
-    made and is not yet consumed takes, over all nodes, None for half of the cluster's object stores; trainers: that
-    take from the stream; max_skipped_share: of unreadable samples; cache: where and how much is kept, with mode `cache`
-    only.
-
-    Raises:
-        UserInputError: settings that contradict each other, or an `object_store_mb` that cannot be kept.
-    """
-
-    shards: str
-    encoders: EncoderSource
-    mode: FeatureMode = "stream"
-    jitter: JitterConfig = field(default_factory=JitterConfig)
-    seed: int = 0
-    codec: Codec = "float32"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    encoder_batch: int = 1
-    min_actors: int = 1
-    max_actors: int = 1
-    actor_cpus: float = 1.0
-    actor_gpus: float = 0.0
-    actor_resource: str | None = None
-    max_readers: int | None = None
-    object_store_mb: int | None = None
-    trainers: int = 1
-    max_skipped_share: float = 0.01
-    cache: CacheOptions | None = None
-
-    def __post_init__(self) -> None:
-        if self.encoder_batch < 1:
-            raise UserInputError(f"encoder_batch: expected at least 1, found {self.encoder_batch}")
-        if not 1 <= self.min_actors <= self.max_actors:
-            raise UserInputError(
-                f"expected 1 <= min_actors <= max_actors, found {self.min_actors} and {self.max_actors}"
-            )
-        if (self.mode == "cache") != (self.cache is not None):
-            found = "no cache address" if self.cache is None else "a cache address"
-            raise UserInputError(f"features: mode {self.mode!r} with {found}: expected `cache` with one, or neither")
-        fewest = math.ceil((self.trainers * OPENED_BLOCKS + FEWEST_BLOCKS) * self.block_bytes / 2**20)
-        if self.object_store_mb is not None and self.object_store_mb < fewest:
-            raise UserInputError(
-                f"object_store_mb: expected at least {fewest} ({self.trainers} x {OPENED_BLOCKS} + {FEWEST_BLOCKS} "
-                f"blocks of {self.block_bytes / 2**20:.1f} MiB), found {self.object_store_mb}"
-            )
-
-    @property
-    def block_bytes(self) -> float:
-        """About how much a block takes that waits for a trainer: CLIP's maps, beside which SAM's are small, and truth
-        of 24 masks, a bit a pixel; with `inline` the picture in the place of the maps."""
-        pixels = self.encoder_batch * self.jitter.crop_size**2
-        if self.mode == "inline":
-            return (3.0 + 24 / 8) * pixels
-        strides = zip(self.encoders.spec.decoder.clip_channels, (4, 8, 16, 32), strict=True)
-        values = sum(channels / stride**2 for channels, stride in strides)
-        return (values * bytes_per_value(self.codec) + 24 / 8) * pixels
-
-    def view(self, epoch: int) -> int:
-        """The number that the augmentation of an epoch is drawn with."""
-        return epoch if self.cache is None else epoch % self.cache.num_views
 
 
 def epoch_rows(
@@ -146,35 +70,44 @@ def epoch_rows(
 def feature_stream(config: StreamConfig, rows: Rows) -> Any:
     """A ray.data.Dataset of these rows in this order: features and targets, or images and targets when `inline`.
 
-    The number of rows must be a multiple of `encoder_batch`.
+    The number of rows must be a multiple of `images_per_block`.
     """
     import ray
     import ray.data
 
     table = ray.put(rows)
-    per_block = config.encoder_batch
     images = row_numbers(len(rows), config).map_batches(
         _load_and_stamp,
-        batch_size=per_block,
+        batch_size=config.images_per_block,
         fn_kwargs={"table": table, "config": config},
         zero_copy_batch=True,
         compute=ray.data.TaskPoolStrategy(config.max_readers),
     )
     if config.mode == "inline":
         return images
-    arguments = {"source": config.encoders, "codec": config.codec, "with_dense": False, "cache": config.cache}
-    return encoder_pool(images, config, StampedEncoderActor, arguments)
+    return encoder_pool(images, config, StampedEncoderActor, actor_arguments(config))
+
+
+def actor_arguments(config: StreamConfig) -> dict[str, Any]:
+    """Of an `EncoderActor` that makes the stream's features, in the pool or in a trainer."""
+    return {
+        "source": config.encoders,
+        "codec": config.codec,
+        "with_dense": False,
+        "cache": config.cache,
+        "encoder_batch": config.encoder_batch,
+    }
 
 
 def row_numbers(num_rows: int, config: StreamConfig) -> Any:
-    """A ray.data.Dataset of the numbers below `num_rows`, in blocks of `encoder_batch`, with the stream's bounds.
+    """A ray.data.Dataset of the numbers below `num_rows`, in blocks of `images_per_block`, with the bounds.
 
     Raises:
         UserInputError: no rows, or rows that don't fill blocks.
     """
     import ray.data
 
-    per_block = config.encoder_batch
+    per_block = config.images_per_block
     if num_rows == 0 or num_rows % per_block:
         raise UserInputError(
             f"feature stream: expected a multiple of {per_block} rows and at least one, found {num_rows}"
@@ -183,6 +116,9 @@ def row_numbers(num_rows: int, config: StreamConfig) -> Any:
     numbers = ray.data.range(num_rows, override_num_blocks=num_rows // per_block)
     # Ray Train runs it in a process of its own, with these settings: progress bars would fill a job's log.
     quiet_context(numbers.context)
+    # Larger blocks would be cut in two, at 1.5 times this size.
+    target = numbers.context.target_max_block_size or 0
+    numbers.context.target_max_block_size = max(target, math.ceil(config.block_bytes))
     numbers.context.execution_options = execution_options(config)
     return numbers
 
@@ -198,7 +134,7 @@ def encoder_pool(images: Any, config: StreamConfig, actor: type[Any], arguments:
     return images.map_batches(
         actor,
         fn_constructor_kwargs=dict(arguments),
-        batch_size=config.encoder_batch,
+        batch_size=config.images_per_block,
         zero_copy_batch=True,
         compute=ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
         num_cpus=config.actor_cpus,
@@ -305,17 +241,28 @@ def training_batches(
 
     Args:
         shard: the rank's `ray.train.get_dataset_shard(...)`, or any Ray data set made by `feature_stream`.
-        batch_size: images per rank and step, a multiple of `encoder_batch` or a divisor of it.
+        batch_size: images per rank and step, a multiple of `images_per_block` or a divisor of it.
         stream_watch: looks at every block as it is taken.
 
     Raises:
         SkippedShareError: more unreadable samples than `max_skipped_share`.
     """
-    per_block = config.encoder_batch
+    per_block = config.images_per_block
     if batch_size % per_block and per_block % batch_size:
-        raise UserInputError(f"batch size {batch_size} and encoder_batch {per_block}: expected one to divide the other")
+        raise UserInputError(
+            f"batch size {batch_size} and blocks of {per_block} images: expected one to divide the other"
+        )
+    batches = _training_batches(shard, config, batch_size, stream_watch)
+    # Encoders in the trainer itself take its turns, and its memory.
+    return batches if config.mode == "inline" else one_ahead(batches)
+
+
+def _training_batches(
+    shard: Any, config: StreamConfig, batch_size: int, stream_watch: StreamWatch | None
+) -> Iterator[StreamedBatch]:
+    per_block = config.images_per_block
     dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
-    encode = _inline_encoder(config) if config.mode == "inline" else None
+    encode = EncoderActor(**actor_arguments(config)) if config.mode == "inline" else None
     watch = _SkipWatch(config.max_skipped_share)
     step = min(batch_size, per_block)
     pieces: list[c.Columns] = []
@@ -338,7 +285,7 @@ def training_batches(
 def prefetched_blocks(config: StreamConfig, batch_size: int) -> int:
     """Blocks that a trainer asks for ahead: two batches, and no more than half of its share of the bound, because what
     is asked for is made, bound or not."""
-    wanted = max(2, 2 * batch_size // config.encoder_batch)
+    wanted = max(2, 2 * batch_size // config.images_per_block)
     if config.object_store_mb is None:
         return wanted
     share = config.object_store_mb * 2**20 / config.block_bytes / config.trainers - OPENED_BLOCKS
@@ -352,17 +299,6 @@ def _streamed(pieces: Sequence[c.Columns], dtype: torch.dtype) -> StreamedBatch:
             if not filler:
                 consumed[int(epoch)] = (*consumed.get(int(epoch), ()), str(image_id))
     return StreamedBatch(batch=c.columns_to_training_batch(pieces, dtype), consumed=consumed)
-
-
-def _inline_encoder(config: StreamConfig) -> Any:
-    encoders = FrozenEncoders(config.encoders)
-
-    def encode(block: c.Columns) -> c.Columns:
-        features = encoders.encode(columns_to_batch(block))
-        # Through the same codec as the stream: the mode must not change what the decoder sees.
-        return {**block, **c.features_to_columns(features, config.codec, with_dense=False)}
-
-    return encode
 
 
 class _SkipWatch:

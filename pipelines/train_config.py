@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +23,7 @@ from frozenseg.types import Vocabulary
 from pipelines.codec import Codec
 from pipelines.encoder_pool import EncoderSource
 from pipelines.feature_cache import CacheOptions
-from pipelines.stream import FeatureMode, StreamConfig
+from pipelines.stream_config import FeatureMode, StreamConfig
 from pipelines.train_overrides import Overrides, Score
 
 MINIATURE = "miniature"
@@ -107,16 +108,18 @@ class WorkersSection:
 class FeaturesSection:
     """Fields: mode: `stream` (encoders in a pool of actors), `inline` (in the trainers) or `cache` (`stream`, and the
     features of views that repeat are kept); codec: how features travel; encoder_dtype: of the encoders' computation;
-    encoder_batch: images per encoder call; min_actors, max_actors: of the pool; actor_cpus, actor_gpus, actor_resource:
-    of each, as of the trainers; max_readers: tasks that read and augment at once, by default as many as CPUs are free;
-    object_store_mb: bound, in MiB, of all that was made and is not yet consumed, over all nodes, by default half of the
-    cluster's object stores; max_skipped_share: of unreadable samples; cache: where and how much is kept, with `cache`
-    only."""
+    encoder_batch: images per encoder call; block_images: images that travel together, a multiple of it, by default a
+    worker's micro-batch or, of a large one, a part (see StreamConfig); min_actors, max_actors: of the pool; actor_cpus,
+    actor_gpus, actor_resource: of each, as of the trainers; max_readers: tasks that read and augment at once, by
+    default as many as CPUs are free; object_store_mb: bound, in MiB, of all that was made and is not yet consumed, over
+    all nodes, by default half of the cluster's object stores; max_skipped_share: of unreadable samples; cache: where
+    and how much is kept, with `cache` only."""
 
     mode: FeatureMode = "stream"
     codec: Codec = "bfloat16"
     encoder_dtype: Dtype = "bfloat16"
     encoder_batch: int = 1
+    block_images: int | None = None
     min_actors: int = 1
     max_actors: int = 8
     actor_cpus: float = 1.0
@@ -202,11 +205,25 @@ class TrainConfig:
                 raise UserInputError(
                     f"batch_size {self.batch_size}: expected a multiple of num_workers x micro_batches = {per_step}"
                 )
+            block = self.features.block_images
+            images = self.micro_batch_size(num_workers)
+            if block is not None and (self.batch_size % block or (images % block and block % images)):
+                raise UserInputError(
+                    f"features.block_images {block}: expected a divisor of batch_size {self.batch_size} that divides "
+                    f"the {images} images of a worker's micro-batch or is a multiple of them"
+                )
         if self.validation.select is not None and self.validation.shards is None:
             raise UserInputError("validation: `select` needs `shards`, the split that the score is measured on")
         model = self.model
         if (model.encoders_of is None) == (model.clip is None):
             raise UserInputError("model: expected either `encoders_of` or `clip` (with `sam`), and not both")
+
+    @property
+    def common_batch_size(self) -> int:
+        """Images that fill whole micro-batches of a group of any size that this run may get."""
+        workers = self.workers
+        sizes = range(workers.min_workers or workers.num_workers, workers.num_workers + 1)
+        return math.gcd(*(self.micro_batch_size(num_workers) for num_workers in sizes))
 
     def micro_batch_size(self, num_workers: int | None = None) -> int:
         """Images per worker and forward pass, of a group of the config's size or another."""
@@ -287,6 +304,8 @@ class TrainConfig:
             seed=self.seed,
             codec=features.codec,
             encoder_batch=features.encoder_batch,
+            batch_size=self.common_batch_size,
+            block_images=features.block_images,
             min_actors=features.min_actors,
             max_actors=features.max_actors,
             actor_cpus=features.actor_cpus,

@@ -37,7 +37,8 @@ from frozenseg.training import (
 from frozenseg.training.hooks import write_line
 from frozenseg.types import TextEmbeddings, TrainingBatch
 from pipelines.deepspeed_engine import DeepSpeedEngine, ensure_process_group
-from pipelines.stream import StreamConfig, training_batches
+from pipelines.stream import training_batches
+from pipelines.stream_config import StreamConfig
 from pipelines.stream_watch import StreamRecorder, StreamWatch
 from pipelines.trackers import open_writers
 from pipelines.train_config import TrainConfig

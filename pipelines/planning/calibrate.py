@@ -17,7 +17,8 @@ from frozenseg.types import TextEmbeddings, TrainingBatch
 from pipelines import columns as c
 from pipelines.encoder_pool import EncoderActor
 from pipelines.planning.rates import StageRates
-from pipelines.stream import StreamConfig, epoch_rows, load_rows
+from pipelines.stream import actor_arguments, epoch_rows, load_rows
+from pipelines.stream_config import StreamConfig
 from pipelines.train import Run
 from pipelines.train_config import TrainConfig
 
@@ -28,7 +29,7 @@ def calibrate(prepared: Run, num_blocks: int = 4) -> StageRates:
     """Reads, encodes and trains on a few blocks of the run's own samples.
 
     Args:
-        num_blocks: of `encoder_batch` images each that are timed, after one that warms up.
+        num_blocks: of the stream's blocks that are timed, after one that warms up.
 
     Raises:
         UserInputError: fewer than one block, or a shard set that cannot be read.
@@ -39,11 +40,11 @@ def calibrate(prepared: Run, num_blocks: int = 4) -> StageRates:
     stream = config.stream_config(prepared.spec)
     torch.set_num_threads(config.workers.threads)
     blocks, read_seconds = _read(stream, prepared.sample_ids, num_blocks)
-    actor = EncoderActor(stream.encoders, stream.codec, with_dense=False)
+    actor = EncoderActor(**{**actor_arguments(stream), "cache": None})
     encoded, encode_seconds = _timed(actor, blocks)
     dtype = torch.float32 if stream.dtype == "float32" else torch.bfloat16
     batches, receive_seconds = _timed(lambda block: c.columns_to_training_batch([block], dtype), encoded)
-    per_block = stream.encoder_batch
+    per_block = stream.images_per_block
     features = sum(v.nbytes for name, v in encoded[0].items() if name.split(".", 1)[0] in _FEATURE_COLUMNS)
     return StageRates(
         read_seconds=read_seconds / per_block,
@@ -55,7 +56,7 @@ def calibrate(prepared: Run, num_blocks: int = 4) -> StageRates:
 
 
 def _read(stream: StreamConfig, sample_ids: tuple[str, ...], num_blocks: int) -> tuple[list[c.Columns], float]:
-    per_block = stream.encoder_batch
+    per_block = stream.images_per_block
     rows = epoch_rows(sample_ids, stream.seed, range(1 + (num_blocks + 1) * per_block // len(sample_ids)), per_block)
     numbers = [np.arange(start, start + per_block) for start in range(0, (num_blocks + 1) * per_block, per_block)]
     return _timed(lambda ids: load_rows({"id": ids}, rows, stream), numbers)

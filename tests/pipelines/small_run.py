@@ -14,7 +14,7 @@ from frozenseg.data import JitterConfig
 from pipelines import columns as c
 from pipelines.encoder_pool import EncoderActor
 from pipelines.miniature_shards import write_miniature_shards
-from pipelines.stream import load_rows
+from pipelines.stream import actor_arguments, load_rows
 from pipelines.train import Run, beginnings, prepare, rows_left, worker_plan
 from pipelines.train_config import CheckpointsSection, TrainConfig, WorkersSection
 from pipelines.train_worker import WorkerPlan, streamed, train_on
@@ -63,7 +63,7 @@ class LocalStream:
         self._rows = rows_left(plan, sample_ids)
 
     def iter_batches(self, batch_size: int, **_: object) -> Iterator[c.Columns]:
-        actor = EncoderActor(self._config.encoders, self._config.codec, with_dense=False)
+        actor = EncoderActor(**actor_arguments(self._config))
         for start in range(0, len(self._rows), batch_size):
             yield actor(load_rows({"id": np.arange(start, start + batch_size)}, self._rows, self._config))
 

@@ -7,9 +7,16 @@ import pytest
 import torch
 
 from frozenseg.errors import UserInputError
-from frozenseg.types import EncoderFeatures, FeatureKey, PanopticTarget
+from frozenseg.types import EncoderFeatures, FeatureKey, PanopticTarget, stack_features
 from pipelines.codec import BLOCK, Codec, bytes_per_value, decode_into, encode
-from pipelines.columns import columns_to_features, columns_to_targets, features_to_columns, target_to_columns
+from pipelines.columns import (
+    columns_to_features,
+    columns_to_targets,
+    features_to_columns,
+    target_to_columns,
+    write_features,
+    write_row,
+)
 
 
 def make_features(seed: int, batch: int = 2, with_sam: bool = True) -> EncoderFeatures:
@@ -58,6 +65,20 @@ def test_the_dense_map_stays_behind_when_nobody_reads_it() -> None:
     assert back.clip_dense.shape == (2, 0, 0, 0)
     assert back.batch_size == 2
     assert back.clip_pyramid[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("codec", ["float32", "bfloat16", "uint8"])
+def test_features_are_written_into_rows_of_a_block(codec: Codec) -> None:
+    parts, columns = [make_features(0, 2), make_features(1, 1), make_features(2, 2)], {}
+    for start, part in zip((0, 2, 3), parts, strict=True):
+        write_features(columns, slice(start, start + part.batch_size), 5, part, codec, with_dense=True)
+    whole = features_to_columns(stack_features(parts), codec)
+    whole.pop("feature_source")
+    assert columns.keys() == whole.keys()
+    assert all(np.array_equal(columns[name], values) for name, values in whole.items())
+    row: dict[str, np.ndarray] = {}
+    write_row(row, 0, 1, {name: values[3] for name, values in columns.items()})
+    assert all(np.array_equal(row[name][0], values[3]) for name, values in whole.items())
 
 
 def test_features_of_different_encoders_or_codecs_are_not_mixed() -> None:

@@ -19,7 +19,8 @@ from pipelines import columns as c
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders
 from pipelines.feature_cache import CacheOptions, FeatureCache
 from pipelines.shard import ShardOptions, shard_coco, write_job
-from pipelines.stream import StreamConfig, load_rows
+from pipelines.stream import load_rows
+from pipelines.stream_config import StreamConfig
 from tests.model.tiny import tiny_spec
 
 SOURCE = EncoderSource(spec=tiny_spec())
@@ -121,6 +122,23 @@ def test_a_damaged_entry_is_named_and_made_anew(tmp_path: Path, blocks: Any, cap
     assert_same(actor(block), expected)
     assert actor.cache is not None
     assert actor.cache.num_hits == 2
+
+
+@pytest.mark.parametrize("maps", ["all", "sam"])
+def test_encoder_batches_of_a_block_are_found_or_encoded_each_for_itself(
+    tmp_path: Path, blocks: Any, encoded: list[tuple[int, bool]], maps: Any
+) -> None:
+    cache = CacheOptions(address=str(tmp_path / "cache"), maps=maps)
+    first, second = blocks(0, 1)
+    whole = {name: np.concatenate([first[name], second[name]]) for name in first}
+    expected = EncoderActor(SOURCE, "uint8", with_dense=False, encoder_batch=2)(whole)
+    EncoderActor(SOURCE, "uint8", with_dense=False, cache=cache)(second)
+    encoded.clear()
+    again = EncoderActor(SOURCE, "uint8", with_dense=False, cache=cache, encoder_batch=2)
+    assert_same(again(whole), expected)
+    assert encoded == ([(2, True), (2, False)] if maps == "sam" else [(2, True)])
+    assert again.cache is not None
+    assert (again.cache.num_hits, again.cache.num_misses) == (2, 2)
 
 
 def entry(value: int) -> dict[str, np.ndarray[Any, Any]]:

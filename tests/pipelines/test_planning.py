@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +138,17 @@ def test_files_and_words(tmp_path: Path) -> None:
     assert "bounded by: network out of the encoders" not in text
     assert "16.0 images/s, bounded by: encoders" in text
     assert [bytes_text(value) for value in (12, 3.4e6, 5.8e12)] == ["12 bytes", "3.4 MB", "5.8 TB"]
+
+
+def test_the_command_finds_the_best_mode_and_names_the_bottleneck() -> None:
+    command = [sys.executable, "ray_jobs/plan.py", "--cluster", "configs/cluster.toml", "--mode", "auto"]
+    command += ["--config", "configs/coco-convnext-large.toml", "--dataset", "coco-panoptic"]
+    command += ["--rates", "configs/rates-1000.toml"]
+    done = subprocess.run(command, cwd=CONFIGS.parent, env=os.environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "mode stream: 4 encoder actors, 4 trainers" in done.stdout
+    assert "bounded by: trainers" in done.stdout
+    assert "118,287 images: 34.1 hours" in done.stdout
 
 
 def test_calibration_measures_every_stage_of_a_real_run(

@@ -18,7 +18,8 @@ from frozenseg.types import Batch, EncoderFeatures
 from pipelines import columns as c
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders
 from pipelines.shard import ShardOptions, shard_coco, write_job
-from pipelines.stream import Rows, StreamConfig, epoch_rows, feature_stream, load_rows, training_batches
+from pipelines.stream import Rows, actor_arguments, epoch_rows, feature_stream, load_rows, training_batches
+from pipelines.stream_config import StreamConfig
 from pipelines.stream_watch import StreamReport, StreamWatch
 from shards import ShardReader, epoch_order
 from tests.model.tiny import tiny_spec
@@ -46,7 +47,7 @@ class LocalStream:
         self.config, self.rows = config, rows
 
     def iter_batches(self, batch_size: int, **_: object) -> Iterator[c.Columns]:
-        actor = EncoderActor(self.config.encoders, self.config.codec, with_dense=False)
+        actor = EncoderActor(**actor_arguments(self.config))
         for start in range(0, len(self.rows), batch_size):
             block = load_rows({"id": np.arange(start, start + batch_size)}, self.rows, self.config)
             yield block if self.config.mode == "inline" else actor(block)
@@ -107,6 +108,28 @@ def test_inline_and_stream_give_the_same_bits(shards: str, encoder_batch: int, b
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("mode", ["inline", "stream"])
+@pytest.mark.parametrize("codec", ["float32", "bfloat16", "uint8"])
+@pytest.mark.parametrize(("block_images", "batch_size"), [(None, 4), (4, 2), (8, 4), (2, 4)])
+def test_the_size_of_a_block_changes_no_bit(
+    shards: str, block_images: int | None, batch_size: int, codec: Any, mode: Any
+) -> None:
+    rows = epoch_rows([str(i) for i in range(7)], 0, [3], 8)
+    packed = config_for(
+        shards, mode=mode, encoder_batch=2, batch_size=batch_size, block_images=block_images, codec=codec
+    )
+    alone = config_for(shards, mode="stream", encoder_batch=2, codec=codec)
+    assert packed.images_per_block == (block_images or batch_size)
+    assert alone.images_per_block == 2
+    results = [list(training_batches(LocalStream(config, rows), config, batch_size)) for config in (packed, alone)]
+    assert len(results[0]) == 8 // batch_size
+    for one, other in zip(*results, strict=True):
+        assert one.consumed == other.consumed
+        assert one.batch.features.source == other.batch.features.source
+        pairs = zip(levels(one.batch.features), levels(other.batch.features), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_augmentation_is_fresh_each_epoch_and_repeatable(shards: str) -> None:
     rows = np.array([[0, 2, 0], [1, 2, 0], [0, 2, 0]])
     images = load_rows({"id": np.arange(3)}, rows, config_for(shards))[c.IMAGE]
@@ -136,7 +159,12 @@ def test_an_unreadable_sample_is_named_blank_and_consumed(shards: str, caplog: p
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"encoder_batch": 0}, "encoder_batch"), ({"min_actors": 3, "max_actors": 2}, "min_actors <= max_actors")],
+    [
+        ({"encoder_batch": 0}, "encoder_batch"),
+        ({"min_actors": 3, "max_actors": 2}, "min_actors <= max_actors"),
+        ({"encoder_batch": 4, "block_images": 6}, "block_images: expected a multiple of encoder_batch = 4, found 6"),
+        ({"block_images": 0}, "block_images: expected a multiple of encoder_batch = 1, found 0"),
+    ],
 )
 def test_streams_that_cannot_be(changes: dict[str, int], message: str) -> None:
     with pytest.raises(UserInputError, match=message):
@@ -191,8 +219,11 @@ def test_out_of_memory_halves_the_batch_and_says_so(
         encoders.encode(make_batch(1))
 
 
-def test_ray_streams_the_same_bits_in_order(shards: str, ray_session: None) -> None:
-    config = config_for(shards, encoder_batch=2, max_actors=2, actor_cpus=0.5, object_store_mb=100)
+@pytest.mark.parametrize("block_images", [2, 4])
+def test_ray_streams_the_same_bits_in_order(shards: str, block_images: int, ray_session: None) -> None:
+    config = config_for(
+        shards, encoder_batch=2, block_images=block_images, max_actors=2, actor_cpus=0.5, object_store_mb=100
+    )
     rows = epoch_rows([str(i) for i in range(7)], 0, range(2), 4)
     reports: list[StreamReport] = []
     watch = StreamWatch(1, reports.append, every_s=0.0)
@@ -204,5 +235,5 @@ def test_ray_streams_the_same_bits_in_order(shards: str, ray_session: None) -> N
         pairs = zip(levels(a.batch.features), levels(b.batch.features), strict=True)
         assert all(torch.equal(x, y) for x, y in pairs)
         assert all(torch.equal(x.masks, y.masks) for x, y in zip(a.batch.targets, b.batch.targets, strict=True))
-    assert len(reports) == 8, "one a block"
+    assert len(reports) == len(rows) // block_images, "one a block"
     assert all(report.num_encoders == 1 and report.encode_seconds > 0 < report.read_seconds for report in reports)

@@ -17,13 +17,13 @@ from pipelines import columns as c
 from pipelines.encoder_pool import EncoderSource
 from pipelines.miniature_shards import write_miniature_shards
 from pipelines.stream import (
-    StreamConfig,
     StreamedBatch,
     epoch_rows,
     feature_stream,
     prefetched_blocks,
     training_batches,
 )
+from pipelines.stream_config import StreamConfig
 from shards import ShardReader
 from tests.model.tiny import tiny_spec
 
@@ -133,3 +133,35 @@ def test_no_more_is_asked_for_ahead_than_the_bound_has_room_for(
         trainers=trainers,
     )
     assert prefetched_blocks(large, batch_size=16) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 1),
+        ({"encoder_batch": 2}, 2),
+        ({"batch_size": 4}, 4),
+        ({"batch_size": 4, "encoder_batch": 2}, 4),
+        ({"batch_size": 6, "encoder_batch": 4}, 4),  # as large as one encoder batch, though it divides no batch
+        ({"batch_size": 2, "encoder_batch": 4}, 4),
+        ({"batch_size": 30}, 15),  # of 17 MiB each, no more than 256 MiB
+        ({"batch_size": 4, "object_store_mb": 12 * 17 * 2}, 2),
+        ({"batch_size": 4, "object_store_mb": 18 * 17 * 2, "trainers": 2}, 2),
+        ({"batch_size": 4, "block_images": 12, "encoder_batch": 4}, 12),
+        ({"batch_size": 100, "mode": "inline"}, 25),
+    ],
+)
+def test_a_block_is_a_trainers_batch_as_far_as_memory_goes(changes: dict[str, Any], expected: int) -> None:
+    """An image takes 17 MiB as above, and 6 where it is encoded by the trainer."""
+    jitter = JitterConfig(crop_size=1024)
+    config = StreamConfig(shards="", encoders=EncoderSource(spec=tiny_spec()), jitter=jitter, **changes)
+    assert config.images_per_block == expected
+    assert config.block_bytes == expected * config.image_bytes
+
+
+def test_the_blocks_that_were_asked_for_need_their_memory() -> None:
+    large = StreamConfig(
+        shards="", encoders=EncoderSource(spec=tiny_spec()), jitter=JitterConfig(crop_size=1024), block_images=4
+    )
+    with pytest.raises(UserInputError, match=r"at least 816 \(1 x 6 \+ 6 blocks of 68\.0 MiB\), found 815"):
+        replace(large, object_store_mb=815)

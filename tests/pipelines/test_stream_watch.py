@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +36,8 @@ def watched(blocks: list[tuple[float, c.Columns]], world_size: int = 1) -> list[
         return now
 
     watch = StreamWatch(world_size, reports.append, every_s=10.0, clock=clock)
-    for time, columns in blocks:
-        now = time
+    for moment, columns in blocks:
+        now = moment
         watch.look_at(columns)
     return reports
 
@@ -79,3 +83,22 @@ def test_reports_become_records_and_lines(tmp_path: Path, ray_session: None) -> 
     written = [json.loads(line) for line in (tmp_path / "stream" / "rank-0.jsonl").read_text().splitlines()]
     assert [StreamReport(**entry) for entry in written] == reports
     assert lines == [str(report) for report in reports]
+    assert re.search(
+        r'frozenseg_stream_images_per_s\{.*rank="0".*\} ' + str(reports[-1].images_per_s), metrics("images_per_s")
+    )
+
+
+def metrics(name: str) -> str:
+    """What Ray's node gives to Prometheus, from which its dashboard takes its plots, once `name` is in it."""
+    import ray
+
+    (node,) = ray.nodes()  # type: ignore[no-untyped-call]
+    address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    deadline = time.monotonic() + 120
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=10) as answer:
+            text = str(answer.read().decode())
+            if f"frozenseg_stream_{name}{{" in text:
+                return text
+        assert time.monotonic() < deadline, "no such gauge came"
+        time.sleep(1)

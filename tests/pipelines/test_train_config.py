@@ -137,3 +137,20 @@ def test_sizes_that_do_not_divide_and_contradicting_encoders_are_refused() -> No
         override(config, Overrides(select="PQ"))
     with pytest.raises(UserInputError, match="encoders_of"):
         dataclasses.replace(config, model=ModelSection())
+
+
+def test_blocks_fill_the_micro_batches_of_every_group_that_may_come() -> None:
+    config = load_toml(CONFIGS / "miniature.toml", TrainConfig)
+    config = dataclasses.replace(config, batch_size=24, workers=WorkersSection(num_workers=3, min_workers=2))
+    assert config.common_batch_size == 4  # of 12 and 8
+    spec = config.model_spec(None)
+    assert config.stream_config(spec).images_per_block == 4
+    features = dataclasses.replace(config.features, encoder_batch=2, block_images=2)
+    assert dataclasses.replace(config, features=features).stream_config(spec).images_per_block == 2
+    alone = dataclasses.replace(config, workers=WorkersSection(num_workers=2))
+    features = dataclasses.replace(features, block_images=24)
+    assert dataclasses.replace(alone, features=features).stream_config(spec).images_per_block == 24
+    with pytest.raises(UserInputError, match=r"block_images 3: .* divides the 8 images of a worker's micro-batch"):
+        dataclasses.replace(config, features=dataclasses.replace(features, block_images=3))
+    with pytest.raises(UserInputError, match="block_images 48: expected a divisor of batch_size 24"):
+        dataclasses.replace(config, features=dataclasses.replace(features, block_images=48))
