@@ -57,14 +57,11 @@ class PredictionHeads(nn.Module):
         needs_step = bool(config.query_injector_layers) and config.sam_channels != config.mask_dim
         self.sam_projection = nn.Linear(config.sam_channels, config.mask_dim) if needs_step else None
 
-    def forward(
-        self, queries: Tensor, mask_features: Tensor, pooled_features: Tensor, text: TextEmbeddings, void: Tensor
-    ) -> DecoderPrediction:
-        """queries [B,Q,C]; mask_features [B,mask_dim,H/4,W/4]; pooled_features: the same in float32, to be pooled
-        under the masks; void [D], the learned row."""
+    def forward(self, queries: Tensor, mask_features: Tensor, text: TextEmbeddings, void: Tensor) -> DecoderPrediction:
+        """queries [B,Q,C]; mask_features [B,mask_dim,H/4,W/4]; void [D], the learned row."""
         queries = self.query_norm(queries)
         masks = self._masks(queries, mask_features)
-        pooled = self.pooled_projection(pool_masks(pooled_features, masks).to(queries.dtype))
+        pooled = self.pooled_projection(pool_masks(mask_features, masks).to(queries.dtype))
         embeddings = self.class_embedding(pooled + queries)
         scale = self.logit_scale.exp().clamp(max=_LARGEST_SCALE)
         logits = class_logits(embeddings, text.rows, text.row_category, scale, void)
@@ -154,13 +151,11 @@ class TransformerDecoder(nn.Module):
         levels = [self._tokens(level, index) for index, level in enumerate(pixel.levels)]
         sam_tokens = None if sam_map is None else self._tokens(self._fit_sam(sam_map, sizes[0]), 0)
         batch = int(pixel.mask_features.shape[0])
-        # Once, not after every layer: in autocast every cast is a pass over the largest map, forward and backward.
-        pooled_features = pixel.mask_features.float()
         queries = self.query_content.weight.expand(batch, -1, -1)
         auxiliary: list[DecoderPrediction] = []
         for index, layer in enumerate(self.layers):
             if with_auxiliary:
-                auxiliary.append(self.heads(queries, pixel.mask_features, pooled_features, text, void))
+                auxiliary.append(self.heads(queries, pixel.mask_features, text, void))
                 masks = auxiliary[-1].mask_logits
             else:
                 masks = self.heads.masks(queries, pixel.mask_features)
@@ -169,7 +164,7 @@ class TransformerDecoder(nn.Module):
             turn = index % NUM_LEVELS
             allowed = self._allowed(masks, sizes[turn])
             queries = layer(queries, self.query_position.weight, levels[turn], allowed, sam_tokens)
-        final = self.heads(queries, pixel.mask_features, pooled_features, text, void)
+        final = self.heads(queries, pixel.mask_features, text, void)
         return DecoderOutput(mask_logits=final.mask_logits, class_logits=final.class_logits, auxiliary=tuple(auxiliary))
 
     def _fit_sam(self, sam_map: Tensor, size: Size) -> Tensor:

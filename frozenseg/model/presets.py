@@ -18,16 +18,21 @@ _WIDTHS: dict[str, tuple[tuple[int, int, int, int], int]] = {
 }
 
 
+def clip_widths(architecture: str) -> tuple[tuple[int, int, int, int], int]:
+    """Channels of a published CLIP's maps at strides 4, 8, 16 and 32, and the width of its embeddings."""
+    return _WIDTHS[architecture]
+
+
 def frozenseg_spec(clip: ClipReference = CONVNEXT_LARGE, sam_memory: SamMemory = "own_level") -> ModelSpec:
     """FrozenSeg with SAM ViT-B. Released weights need `sam_memory="published"`: docs/decisions."""
-    channels, width = _WIDTHS[str(clip.architecture)]
+    channels, width = clip_widths(str(clip.architecture))
     decoder = DecoderConfig(clip_channels=channels, embedding_dim=width, sam_memory=sam_memory)
     return ModelSpec(name="frozenseg", clip=clip, sam=SAM_VIT_B, decoder=decoder, decoder_is_random=True)
 
 
 def fcclip_spec(clip: ClipReference = CONVNEXT_LARGE) -> ModelSpec:
     """FC-CLIP: no SAM, no injectors."""
-    channels, width = _WIDTHS[str(clip.architecture)]
+    channels, width = clip_widths(str(clip.architecture))
     decoder = DecoderConfig(
         clip_channels=channels,
         embedding_dim=width,

@@ -131,6 +131,21 @@ def test_pool_masks_counts_beyond_half_precision() -> None:
         )
 
 
+def test_pool_masks_of_bfloat16_rounds_sums_once() -> None:
+    """Rounded after every cell, a sum of 90,000 cells would stop growing at a few hundred."""
+    g = torch.Generator().manual_seed(0)
+    features = (torch.rand(1, 3, 300, 300, generator=g) + 1).bfloat16().requires_grad_()
+    masks = torch.randn(1, 2, 300, 300, generator=g)
+    found = pool_masks(features, masks)
+    expected = pool_masks(features.detach().float(), masks)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.detach(), expected, rtol=2**-8, atol=0)
+    found.sum().backward()
+    inside = (masks > 0).float()
+    gradient = (inside / inside.sum((-1, -2), keepdim=True)).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(features.grad.float(), gradient, rtol=2**-7, atol=0)
+
+
 def plain_logits(embeddings, rows, row_category, scale, void):
     cosine = F.normalize(embeddings, dim=-1) @ rows.T * scale
     best = [cosine[..., row_category == k].amax(-1) for k in range(int(row_category[-1]) + 1)]
