@@ -21,9 +21,9 @@ from serve.tracing import check_available
 HELD_BY_SINGLES = 4
 """Requests that a part holds at once when it takes one image at a time: enough to keep it busy."""
 
-ONE_THREAD = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
-"""The environment of parts that never block their loop, the ingress and the encoders: the two further threads that
-Serve gives a replica, for its handles and for our code, would only pass every request to and fro."""
+INGRESS_ENVIRONMENT = {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0", "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
+"""The ingress never blocks its loop, so the two further threads that Serve gives a replica, for its handles and for our
+code, would only pass every request to and fro."""
 
 
 class ServeArgumentsError(UserInputError, click.ClickException):
@@ -48,9 +48,7 @@ def build(arguments: dict[str, Any]) -> Application:
     except UserInputError as error:
         raise ServeArgumentsError(str(error)) from error
     proxy.install()
-    encoder_options = _options(settings, settings.encoders, HELD_BY_ENCODERS)
-    encoder_options["ray_actor_options"]["runtime_env"] = {"env_vars": ONE_THREAD}
-    encoders = _deployment(Encoders).options(**encoder_options).bind(settings)
+    encoders = _deployment(Encoders).options(**_options(settings, settings.encoders, HELD_BY_ENCODERS)).bind(settings)
     decoder = _deployment(Decoder).options(**_options(settings, settings.decoder, HELD_BY_SINGLES)).bind(settings)
     sam_masks = None
     if spec.sam is not None or spec.mask_sam is not None:
@@ -59,7 +57,7 @@ def build(arguments: dict[str, Any]) -> Application:
     in_flight = settings.limits.in_flight
     # Far more than are worked on: what is past the limit reaches our own guard, which answers with a clear 429.
     ingress_options = _options(settings, settings.ingress, 16 * in_flight, default_target=max(1, in_flight // 2))
-    ingress_options["ray_actor_options"]["runtime_env"] = {"env_vars": ONE_THREAD}
+    ingress_options["ray_actor_options"]["runtime_env"] = {"env_vars": INGRESS_ENVIRONMENT}
     ingress = _deployment(Ingress).options(
         **ingress_options, max_queued_requests=in_flight, backpressure_config=BackpressureConfig(retry_after_s=1)
     )

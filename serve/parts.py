@@ -6,7 +6,6 @@ ingress. Every part loads the model folder once, and its health check runs its s
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -109,9 +108,9 @@ class Encoders:
         """Features of one image; images that come while others are encoded share the next forward pass."""
         return await self._batcher(image)
 
-    async def check_health(self) -> None:
+    def check_health(self) -> None:
         """Runs both encoders. Serve replaces a replica whose check raises."""
-        await asyncio.to_thread(encode_together, self._segmenter, [check_image()])
+        encode_together(self._segmenter, [check_image()])
 
 
 @ray_serve.deployment

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -98,30 +95,19 @@ def test_the_ensemble_of_a_model_without_sam_is_refused_by_its_field(tmp_path: P
         assert ask(http, image).status_code == HTTPStatus.OK
 
 
-def run_check(replica: Any) -> None:
-    """As Serve does: the encoders' check is a coroutine, since they share their loop with Serve's own work."""
-    outcome = replica.check_health()
-    if inspect.isawaitable(outcome):
-
-        async def finish() -> None:
-            await outcome
-
-        asyncio.run(finish())
-
-
 def test_every_parts_health_check_runs_its_model(separate_folder: Path) -> None:
     """A part whose weights are gone must fail its check; Serve then replaces it."""
     for name in ("miniature", str(separate_folder)):
         settings = settings_from({**ARGUMENTS, "model": name})
         for part, broken in ((Encoders, "clip"), (SamMaskMaker, "sam"), (Decoder, "decoder")):
             replica = part.func_or_class(settings)
-            run_check(replica)
+            replica.check_health()
             model = replica._segmenter.model
             module = model.mask_sam if broken == "sam" and model.mask_sam is not None else getattr(model, broken)
             for parameter in module.parameters():
                 parameter.data = torch.empty(0)
             with pytest.raises((RuntimeError, IndexError, ValueError)):
-                run_check(replica)
+                replica.check_health()
 
 
 def test_a_part_that_does_not_work_makes_the_server_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
