@@ -37,9 +37,9 @@ from frozenseg.decoder import DecoderConfig
 from frozenseg.model import ClipReference, ModelSpec, WeightsSource, build_model, save_model
 from frozenseg.model.presets import clip_widths
 
-AT_ONCE = 24
+AT_ONCE = 32
 """Requests under way: more than an encoder takes into one pass, so that one is always waiting."""
-PER_PASS = 16
+PER_PASS = 32
 VOCABULARY = "cat; dog; sky(stuff); grass(stuff)"
 
 
