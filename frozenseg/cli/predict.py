@@ -55,7 +55,7 @@ def run(args: Predict) -> int:
 
     from frozenseg.errors import UserInputError
     from frozenseg.inference.files import find_images
-    from frozenseg.inference.folder_run import RunSettings, predict_files
+    from frozenseg.inference.folder_run import RunSettings, UnreadablePicture, predict_files
     from frozenseg.inference.loading import MINIATURE, load_segmenter
     from frozenseg.inference.writers import result_writer
     from frozenseg.memory import keep_freed_memory
@@ -81,10 +81,24 @@ def run(args: Predict) -> int:
     )
     writer = result_writer(args.format, args.to, vocabulary, segmenter.notice)
     started = time.perf_counter()
+    unreadable: list[UnreadablePicture] = []
     for item in predict_files(segmenter, paths, vocabulary, settings):
-        print(f"{item.path} -> {writer.add(item)}")
+        if isinstance(item, UnreadablePicture):
+            if len(paths) == 1:
+                raise UserInputError(item.reason)
+            unreadable.append(item)
+            print(f"skipped: {item.reason}", file=sys.stderr)
+        else:
+            print(f"{item.path} -> {writer.add(item)}")
+    if len(unreadable) == len(paths):
+        raise UserInputError(f"none of {len(paths)} pictures could be read")
     target = writer.close()
-    print(f"{len(paths)} picture(s) in {time.perf_counter() - started:.1f} s; results in {target}")
+    num_done = len(paths) - len(unreadable)
+    print(f"{num_done} picture(s) in {time.perf_counter() - started:.1f} s; results in {target}")
+    if unreadable:
+        # The others' results are written; who calls this from a script must still learn of it.
+        files = ", ".join(str(item.path) for item in unreadable)
+        raise UserInputError(f"{len(unreadable)} of {len(paths)} picture(s) could not be read: {files}")
     return 0
 
 

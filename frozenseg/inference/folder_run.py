@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from frozenseg.errors import UserInputError
 from frozenseg.inference.files import result_names
 from frozenseg.inference.instance_tiles import merge_instances
 from frozenseg.inference.options import InferenceOptions
@@ -49,18 +50,29 @@ class NamedResult:
     result: Result
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadablePicture:
+    """A file that is no picture, and in which way."""
+
+    path: Path
+    reason: str
+
+
 def predict_files(
     segmenter: Segmenter, paths: Sequence[Path], vocabulary: Vocabulary, settings: RunSettings
-) -> Iterator[NamedResult]:
-    """Results in the order of the paths.
-
-    Raises:
-        UserInputError: a file that is no picture, when its turn comes.
-    """
+) -> Iterator[NamedResult | UnreadablePicture]:
+    """Results in the order of the paths, batch by batch, a batch's unreadable files first: they cost the others
+    nothing."""
     names = result_names(paths)
     for start in range(0, len(paths), settings.batch_size):
-        chunk = [(names[i], paths[i]) for i in range(start, min(start + settings.batch_size, len(paths)))]
-        samples = [read_image(path) for _, path in chunk]
+        chunk, samples = [], []
+        for i in range(start, min(start + settings.batch_size, len(paths))):
+            try:
+                samples.append(read_image(paths[i]))
+            except UserInputError as error:
+                yield UnreadablePicture(path=paths[i], reason=str(error))
+            else:
+                chunk.append((names[i], paths[i]))
         for (name, path), sample, result in zip(
             chunk, samples, predict_samples(segmenter, samples, vocabulary, settings), strict=True
         ):

@@ -36,6 +36,25 @@ def test_overlays_of_a_folder(
     assert output.err == ""
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_damaged_picture_costs_the_others_nothing(
+    trained_folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture, batch_size: int
+) -> None:
+    folder, to = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    whole = (photos / "a.png").read_bytes()
+    for name, content in (("1.png", whole), ("2.png", whole[: len(whole) // 2]), ("3.png", whole)):
+        (folder / name).write_bytes(content)
+    arguments = ("--model", trained_folder, "--vocabulary", VOCABULARY, "--format", "coco-panoptic", "--to", to)
+    assert predict(folder, *arguments, "--batch-size", batch_size) == 2
+    entries = json.loads((to / "predictions.json").read_text())["annotations"]
+    assert [entry["file_name"] for entry in entries] == ["1.png", "3.png"]
+    output = capsys.readouterr()
+    assert "2 picture(s)" in output.out
+    assert "skipped: image '2'" in output.err
+    assert f"1 of 3 picture(s) could not be read: {folder / '2.png'}" in output.err
+
+
 def test_random_weights_are_said_loudly(
     tiny_folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
