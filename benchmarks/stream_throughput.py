@@ -1,14 +1,14 @@
 """The feature stream from an encoder actor to a trainer, against plain `map_batches` -> `iter_torch_batches`.
 
-    python -m benchmarks.stream_throughput [--rounds 5] [--samples 160] [--batch 4] [--encoder-batch 1] [--same-blocks]
+    python -m benchmarks.stream_throughput [--rounds 5] [--samples 384] [--batch 4] [--encoder-batch 1] [--same-blocks]
 
 The actor has its features ready (of the sizes of ConvNeXt-L and SAM at `--crop`, 49 MB an image in bfloat16 at 1024),
 so that only the way to the trainer is timed: into the object store, out of it in another process by `streaming_split`,
 as Ray Train's workers take it, and into batches of torch tensors in bfloat16. Three sides in turns: the baseline, ours
-in bfloat16 (the same bytes), ours in 8 bit (decoded to what the baseline delivers). The clock of each starts after 64
-images, when the actor is up and both processes have seen the pages of Ray's memory that they use: the kernel takes 20
-to 80 ms to hand out the pages of an image for the first time, copying them takes 5. Ratios are of rates within a round;
-all sides must deliver the same values (8 bit: within its error).
+in bfloat16 (the same bytes), ours in 8 bit (decoded to what the baseline delivers). The clock of each starts after 128
+images, when the actor is up and both processes have seen the pages of Ray's memory that they use (3 GB in 8 bit): the
+kernel takes 20 to 80 ms to hand out the pages of an image for the first time, copying them takes 5. Ratios are of rates
+within a round; all sides must deliver the same values (8 bit: within its error).
 
 Nothing is coded while the clock runs, on no side: a real encoder writes each feature once into what is handed to Ray,
 whether that holds one image or four.
@@ -16,9 +16,9 @@ whether that holds one image or four.
 The baseline is the pipeline as one would first write it: `map_batches` with the encoder's batch (one image a call) and
 `iter_torch_batches` with the trainer's batch (4, as in the paper's recipe). Ray Data joins what the calls of a task
 yield into blocks of up to 128 MiB, 3 images of 1024, and the trainer's batches out of those. Ours has the same encoder
-batch and the same trainer's batch, with the blocks that `StreamConfig` makes of them: a trainer's batch each. That is
-where the gain comes from: `--same-blocks` gives ours blocks of one encoder batch, and with `--encoder-batch 4` besides,
-both sides have blocks of 4.
+batch and the same trainer's batch, with the blocks that `StreamConfig` makes of them: a trainer's batch each in
+bfloat16, two in 8 bit, which take no more room. That is where most of the gain comes from: `--same-blocks` gives ours
+blocks of one encoder batch, and with `--encoder-batch 4` besides, both sides have blocks of 4.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from pipelines.encoder_pool import EncoderSource
 from pipelines.ray_session import RayOptions
 from pipelines.stream import encoder_pool, row_numbers, training_batches
 from pipelines.stream_config import StreamConfig
+from pipelines.train_config import ENOUGH_IMAGES
 
 Side = Literal["baseline", "bfloat16", "uint8"]
 SIDES: tuple[Side, ...] = ("baseline", "bfloat16", "uint8")
@@ -68,7 +69,7 @@ class Sizes:
     batch: int
     encoder_batch: int
     same_blocks: bool
-    num_warm: int = 64
+    num_warm: int = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +164,7 @@ def stream_config(side: Literal["bfloat16", "uint8"], sizes: Sizes) -> StreamCon
         encoder_batch=sizes.encoder_batch,
         batch_size=sizes.batch,
         block_images=sizes.encoder_batch if sizes.same_blocks else None,
+        batches_per_block=max(1, ENOUGH_IMAGES // sizes.batch),  # as pipelines.train_config does
     )
 
 
@@ -211,7 +213,7 @@ def ratios(rates: list[Rate], baseline: list[Rate]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=160, help="images per side and round, the first 64 not timed")
+    parser.add_argument("--samples", type=int, default=384, help="images per side and round, the first 128 not timed")
     parser.add_argument("--batch", type=int, default=4, help="images of a training step, on all sides")
     parser.add_argument("--encoder-batch", type=int, default=1, help="images of an actor's call, on all sides")
     parser.add_argument(
@@ -233,12 +235,13 @@ def main() -> None:
     print(f"trainer's batch {sizes.batch}; images a call of the encoder {sizes.encoder_batch}, a block of ours {ours}")
     rates: dict[Side, list[Rate]] = {side: [] for side in SIDES}
     copied = [memcpy_rate()]
-    with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=3000)):
-        for number in range(options.rounds):
+    for number in range(options.rounds):
+        # A session a round: what earlier processes left of Ray's memory, in pieces, makes later ones slower.
+        with ray_session.session(options=RayOptions(num_cpus=4, num_gpus=0, dashboard=False, object_store_mb=3000)):
             for side in SIDES:
                 rates[side].append(run_side(side, sizes))
                 print(f"round {number}: {side:8} {rates[side][-1]}", flush=True)
-            copied.append(memcpy_rate())
+        copied.append(memcpy_rate())
     sums = {side: {rate.checksum for rate in found} for side, found in rates.items()}
     (expected,) = sums["baseline"]
     assert sums["bfloat16"] == {expected}, "the same features must arrive"

@@ -22,8 +22,6 @@ BLOCK = 4096
 _LEVELS = 255
 _CHUNK = 2**18
 """Values encoded at once: what is in between stays in the processor's cache, instead of in memory made anew."""
-_DECODED = 2**19
-"""Values decoded at once: a megabyte or two that stay in the cache, and few enough calls (a call costs 3 us)."""
 
 
 def allocate(shape: Sequence[int], codec: Codec) -> dict[str, npt.NDArray[Any]]:
@@ -80,7 +78,7 @@ def decode_into(out: Tensor, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     elif codes.dtype == np.int16:
         _copy_into(out, codes, torch.bfloat16)
     elif codes.dtype == np.uint8:
-        _dequantize(out, _tensor(codes), *(_tensor(arrays[name]).flatten(0, 1) for name in ("scale", "offset")))
+        _dequantize(out, arrays)
     else:
         raise UserInputError(f"features: expected float32, int16 (bfloat16) or uint8 codes, found {codes.dtype}")
 
@@ -141,29 +139,15 @@ def _quantize(values: Tensor, codes: Tensor, scale: Tensor, offset: Tensor) -> N
         codes[part] = work.sub_(low).div_(scale[part].clamp(min=torch.finfo(torch.float32).tiny)).round_()
 
 
-def _dequantize(out: Tensor, codes: Tensor, scale: Tensor, offset: Tensor) -> None:
-    """codes [B,C,h,w], scale and offset [B*C,blocks] -> out as codes."""
-    flat_out, flat = out.view(len(scale), -1), codes.view(len(scale), -1)
-    for of_values, of_blocks in _spans(flat.shape[1]):
-        parts = (_blocks(flat_out[:, of_values]), _blocks(flat[:, of_values]))
-        blocks = (scale[:, of_blocks, None], offset[:, of_blocks, None])
-        # Where a channel has no rest, images and channels are one long row of blocks.
-        if flat.shape[1] % BLOCK == 0:
-            _dequantize_blocks(*(tensor.flatten(0, 1) for tensor in (*parts, *blocks)))
-        else:
-            _dequantize_blocks(*parts, *blocks)
+def _dequantize(out: Tensor, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    # Here, because the compiler's import takes half a second that the other codecs need not wait for.
+    from pipelines.dequantize import dequantize
 
-
-def _dequantize_blocks(out: Tensor, codes: Tensor, scale: Tensor, offset: Tensor) -> None:
-    """codes [N,...,n] -> out alike, with scale and offset [N,...,1].
-
-    Multiplied, then added, for the same bits on every processor: some would fuse them.
-    """
-    step = max(1, _DECODED // max(1, out[0].numel()))
-    work = torch.empty((min(step, len(out)), *out.shape[1:]))
-    chunks = (torch.split(tensor, step) for tensor in (out, codes, scale, offset))
-    for to, code, factor, summand in zip(*chunks, strict=True):
-        to.copy_(work[: len(to)].copy_(code).mul_(factor).add_(summand))
+    rows = out.shape[0] * out.shape[1]
+    # numpy has no bfloat16, so the loop writes its bits.
+    whole = out.view(torch.uint16).numpy() if out.dtype == torch.bfloat16 else out.numpy()
+    codes, scale, offset = (arrays[name].reshape(rows, -1) for name in ("", "scale", "offset"))
+    dequantize(whole.reshape(rows, -1), codes, scale, offset, BLOCK)
 
 
 def _copy_into(out: Tensor, codes: npt.NDArray[Any], held: torch.dtype) -> None:

@@ -65,6 +65,11 @@ def write_row(columns: Columns, row: int, num_rows: int, entry: Mapping[str, npt
         columns[name][row] = values
 
 
+def rows_of(columns: Columns, start: int, count: int) -> Columns:
+    """Some rows of a block, as views."""
+    return {name: values[start : start + count] for name, values in columns.items()}
+
+
 def source_column(key: FeatureKey, codec: Codec, num_rows: int) -> npt.NDArray[Any]:
     """What made the features of each row, the codec included."""
     source = key if codec == "float32" else replace(key, dtype=codec)

@@ -4,7 +4,7 @@
 
 The order is a pure function of (seed, epoch), the augmentation of (seed, epoch, image id): a run that stops is resumed
 by asking for the rows that are left. A block of Ray Data holds the same number of rows at every stage, because cutting
-and joining blocks costs more than the transport itself; by default it is a trainer's batch.
+and joining blocks costs more than the transport itself; by default it is a trainer's batch, or several small ones.
 """
 
 from __future__ import annotations
@@ -65,6 +65,26 @@ def epoch_rows(
         is_padding = np.repeat([0, 1], [left.size, padding.size])
         parts.append(np.stack([np.full_like(indices, epoch), indices, is_padding], axis=1))
     return np.concatenate(parts) if parts else np.zeros((0, 3), dtype=np.int64)
+
+
+def packed(rows: Rows, config: StreamConfig) -> Rows:
+    """The rows in another order, where blocks hold several of a trainer's batches: so that each trainer gets, batch for
+    batch, what it would get with blocks of one, and a run that stops between them goes on with the same batches.
+
+    Args:
+        rows: [n,3], batch after batch: the first trainer's, the second's and so on, then the first one's next.
+
+    Returns:
+        [m,3], m >= n: rows that only fill up stand at the ends of the last blocks, behind all that were asked for.
+    """
+    batch, per_block = config.batch_size, config.images_per_block
+    if batch is None or per_block <= batch or per_block % batch:
+        return rows
+    filler = rows[np.arange(-len(rows) % (per_block * config.trainers)) % max(1, len(rows))]
+    filler[:, 2] = 1
+    turns = np.concatenate([rows, filler]).reshape(-1, per_block // batch, config.trainers, batch, 3)
+    laid_out: Rows = turns.swapaxes(1, 2).reshape(-1, 3)
+    return laid_out
 
 
 def feature_stream(config: StreamConfig, rows: Rows) -> Any:
@@ -273,7 +293,7 @@ def _training_batches(
         block = encode(block) if encode is not None else block
         watch.look_at(block)
         for start in range(0, len(block[c.IMAGE_ID]), step):
-            pieces.append({name: values[start : start + step] for name, values in block.items()})
+            pieces.append(c.rows_of(block, start, step))
         # While the trainer works on what was copied out of them, the blocks must not keep Ray's memory.
         del block
         while len(pieces) * step >= batch_size:

@@ -30,7 +30,8 @@ class StreamConfig:
     trainers' own processes, `cache` is `stream` with features kept for views that come again; jitter: augmentation;
     seed: of order and augmentation; codec: how features travel; dtype: that trainers get; encoder_batch: images per
     encoder call; batch_size: images that a trainer takes at once, None for unknown; block_images: images per block of
-    Ray Data, None for what `images_per_block` finds; min_actors, max_actors: the pool grows and shrinks between them;
+    Ray Data, None for what `images_per_block` finds; batches_per_block: of a trainer, that it may put into one, where
+    the rows are laid out for it (`stream.packed`); min_actors, max_actors: the pool grows and shrinks between them;
     actor_cpus, actor_gpus: each (a reading task takes 1 CPU); actor_resource: of the cluster's own that each holds one
     of; max_readers: reading tasks at once, None for as many as CPUs are free; object_store_mb: bound, in MiB, of Ray's
     memory that all that was made and is not yet consumed takes, over all nodes, None for half of the cluster's object
@@ -51,6 +52,7 @@ class StreamConfig:
     encoder_batch: int = 1
     batch_size: int | None = None
     block_images: int | None = None
+    batches_per_block: int = 1
     min_actors: int = 1
     max_actors: int = 1
     actor_cpus: float = 1.0
@@ -69,6 +71,8 @@ class StreamConfig:
             raise UserInputError(
                 f"block_images: expected a multiple of encoder_batch = {self.encoder_batch}, found {self.block_images}"
             )
+        if self.batches_per_block < 1:
+            raise UserInputError(f"batches_per_block: expected at least 1, found {self.batches_per_block}")
         if not 1 <= self.min_actors <= self.max_actors:
             raise UserInputError(
                 f"expected 1 <= min_actors <= max_actors, found {self.min_actors} and {self.max_actors}"
@@ -86,19 +90,22 @@ class StreamConfig:
     @property
     def images_per_block(self) -> int:
         """`block_images`, or as many images as a trainer takes at once, so that it gets each batch as one block: moving
-        a block costs Ray Data the same whatever it holds.
+        a block costs Ray Data the same whatever it holds. Small batches share one, up to `batches_per_block` of them.
 
-        The largest part of the batch is taken that encoder batches fill, that is no larger than `LARGEST_DEFAULT_MB`
-        and of which `object_store_mb` has room for as many as there must be; one encoder batch where none is.
+        Of these, the most batches are taken, or else the largest part of one, that encoder batches fill, that are no
+        larger than `LARGEST_DEFAULT_MB` and of which `object_store_mb` has room for as many as there must be; one
+        encoder batch where none is.
         """
         if self.block_images is not None:
             return self.block_images
         whole = self.batch_size or self.encoder_batch
-        for images in range(whole, self.encoder_batch, -1):
+        several = [whole * batches for batches in range(self.batches_per_block, 1, -1)]
+        parts = [images for images in range(whole, self.encoder_batch, -1) if whole % images == 0]
+        for images in (*several, *parts):
             fits = self.image_bytes * images <= LARGEST_DEFAULT_MB * 2**20 and (
                 self.object_store_mb is None or self._fewest_mb(images) <= self.object_store_mb
             )
-            if fits and whole % images == 0 and images % self.encoder_batch == 0:
+            if fits and images % self.encoder_batch == 0:
                 return images
         return self.encoder_batch
 

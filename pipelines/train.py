@@ -22,7 +22,7 @@ from frozenseg.training import CheckpointStore, LoopState
 from frozenseg.training.hooks import write_line
 from frozenseg.types import TextEmbeddings
 from pipelines.ray_session import Need
-from pipelines.stream import Rows, epoch_rows
+from pipelines.stream import Rows, epoch_rows, packed
 from pipelines.trackers import check_installed
 from pipelines.train_config import TrainConfig, WorkersSection
 from pipelines.train_fit import RunLostError, fit
@@ -247,7 +247,7 @@ def worker_plan(run: Run, given: Beginnings, last_step: int) -> WorkerPlan:
 
 
 def rows_left(plan: WorkerPlan, sample_ids: tuple[str, ...]) -> Rows:
-    """Rows from the newest checkpoint to `plan.last_step`, as many as the steps left take."""
+    """Rows from the newest checkpoint to `plan.last_step`, as many as the steps left take, laid out for the blocks."""
     state = newest_state(checkpoint_store(plan.config))
     batch = plan.config.batch_size
     wanted = (plan.last_step - state.step) * batch
@@ -257,4 +257,4 @@ def rows_left(plan: WorkerPlan, sample_ids: tuple[str, ...]) -> Rows:
         parts.append(torch.from_numpy(part))
         found, epoch = found + len(part), epoch + 1
     rows: Rows = torch.cat(parts)[:wanted].numpy()
-    return rows
+    return rows if plan.config.workers.min_workers is not None else packed(rows, plan.stream)

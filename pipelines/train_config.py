@@ -29,6 +29,9 @@ from pipelines.train_overrides import Overrides, Score
 MINIATURE = "miniature"
 T = TypeVar("T")
 Dtype = Literal["float32", "bfloat16"]
+ENOUGH_IMAGES = 8
+"""Of small micro-batches, that share a block: scheduling a block takes Ray Data 20 ms of CPU, and bringing it 15 more
+for each process that it passes, when copying an image takes 2 to 4 (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +112,11 @@ class FeaturesSection:
     """Fields: mode: `stream` (encoders in a pool of actors), `inline` (in the trainers) or `cache` (`stream`, and the
     features of views that repeat are kept); codec: how features travel; encoder_dtype: of the encoders' computation;
     encoder_batch: images per encoder call; block_images: images that travel together, a multiple of it, by default a
-    worker's micro-batch or, of a large one, a part (see StreamConfig); min_actors, max_actors: of the pool; actor_cpus,
-    actor_gpus, actor_resource: of each, as of the trainers; max_readers: tasks that read and augment at once, by
-    default as many as CPUs are free; object_store_mb: bound, in MiB, of all that was made and is not yet consumed, over
-    all nodes, by default half of the cluster's object stores; max_skipped_share: of unreadable samples; cache: where
-    and how much is kept, with `cache` only."""
+    worker's micro-batch, several small ones or a part of a large one (see StreamConfig); min_actors, max_actors: of the
+    pool; actor_cpus, actor_gpus, actor_resource: of each, as of the trainers; max_readers: tasks that read and augment
+    at once, by default as many as CPUs are free; object_store_mb: bound, in MiB, of all that was made and is not yet
+    consumed, over all nodes, by default half of the cluster's object stores; max_skipped_share: of unreadable samples;
+    cache: where and how much is kept, with `cache` only."""
 
     mode: FeatureMode = "stream"
     codec: Codec = "bfloat16"
@@ -225,6 +228,14 @@ class TrainConfig:
         sizes = range(workers.min_workers or workers.num_workers, workers.num_workers + 1)
         return math.gcd(*(self.micro_batch_size(num_workers) for num_workers in sizes))
 
+    @property
+    def batches_per_block(self) -> int:
+        """Micro-batches of a worker that travel together, at most: a group whose size may change takes each by itself,
+        and so do encoders in the trainer, where nothing travels."""
+        if self.workers.min_workers is not None or self.features.mode == "inline":
+            return 1
+        return max(1, ENOUGH_IMAGES // self.micro_batch_size())
+
     def micro_batch_size(self, num_workers: int | None = None) -> int:
         """Images per worker and forward pass, of a group of the config's size or another."""
         return self.batch_size // ((num_workers or self.workers.num_workers) * self.workers.micro_batches)
@@ -306,6 +317,7 @@ class TrainConfig:
             encoder_batch=features.encoder_batch,
             batch_size=self.common_batch_size,
             block_images=features.block_images,
+            batches_per_block=self.batches_per_block,
             min_actors=features.min_actors,
             max_actors=features.max_actors,
             actor_cpus=features.actor_cpus,

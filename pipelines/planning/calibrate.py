@@ -43,14 +43,15 @@ def calibrate(prepared: Run, num_blocks: int = 4) -> StageRates:
     actor = EncoderActor(**{**actor_arguments(stream), "cache": None})
     encoded, encode_seconds = _timed(actor, blocks)
     dtype = torch.float32 if stream.dtype == "float32" else torch.bfloat16
-    batches, receive_seconds = _timed(lambda block: c.columns_to_training_batch([block], dtype), encoded)
-    per_block = stream.images_per_block
+    per_block, per_batch = stream.images_per_block, min(stream.images_per_block, config.micro_batch_size())
+    pieces = [c.rows_of(block, start, per_batch) for block in encoded for start in range(0, per_block, per_batch)]
+    batches, receive_seconds = _timed(lambda piece: c.columns_to_training_batch([piece], dtype), pieces)
     features = sum(v.nbytes for name, v in encoded[0].items() if name.split(".", 1)[0] in _FEATURE_COLUMNS)
     return StageRates(
         read_seconds=read_seconds / per_block,
         encode_seconds=encode_seconds / per_block,
-        train_seconds=_train(prepared, batches) / per_block,
-        receive_seconds=receive_seconds / per_block,
+        train_seconds=_train(prepared, batches) / per_batch,
+        receive_seconds=receive_seconds / per_batch,
         feature_bytes=features / per_block,
     )
 
@@ -73,7 +74,7 @@ def _timed(function: Callable[[Any], Any], items: list[Any]) -> tuple[list[Any],
 
 
 def _train(prepared: Run, batches: list[TrainingBatch]) -> float:
-    """Median seconds of an optimizer step on one block; the text rows are random numbers of the right shape."""
+    """Median seconds of an optimizer step on one batch; the text rows are random numbers of the right shape."""
     config: TrainConfig = prepared.config
     vocabulary = prepared.spec.training_vocabulary
     assert vocabulary is not None

@@ -105,6 +105,23 @@ def test_8_bit_errs_by_half_a_step_of_its_block_at_most(shape: tuple[int, ...]) 
         assert (flat - flat_back)[..., BLOCK:].abs().max() < 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 3, 70, 80)])
+def test_8_bit_is_decoded_to_what_torchs_operators_give(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3
+    values[0, 0, 0, 0], values[0, 1, 0, 1] = float("nan"), float("inf")
+    arrays = read_only(encode(values, "uint8"))
+    back = torch.empty(shape, dtype=dtype)
+    decode_into(back, arrays)
+    codes = torch.tensor(arrays[""]).flatten(2).float()
+    scale, offset = (torch.tensor(arrays[name]).repeat_interleave(BLOCK, dim=2) for name in ("scale", "offset"))
+    size = codes.shape[2]
+    expected = codes.mul(scale[..., :size]).add(offset[..., :size]).to(dtype).view(shape)
+    torch.testing.assert_close(back, expected, rtol=0, atol=0, equal_nan=True)
+    assert expected[0, :2].isnan().any()
+    assert expected[-1, -1].isfinite().all()
+
+
 def test_8_bit_of_constant_maps_is_exact_and_small() -> None:
     values = torch.full((1, 2, 64, 64), 0.125)
     arrays = encode(values, "uint8")

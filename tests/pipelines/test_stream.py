@@ -18,7 +18,7 @@ from frozenseg.types import Batch, EncoderFeatures
 from pipelines import columns as c
 from pipelines.encoder_pool import EncoderActor, EncoderSource, FrozenEncoders
 from pipelines.shard import ShardOptions, shard_coco, write_job
-from pipelines.stream import Rows, actor_arguments, epoch_rows, feature_stream, load_rows, training_batches
+from pipelines.stream import Rows, actor_arguments, epoch_rows, feature_stream, load_rows, packed, training_batches
 from pipelines.stream_config import StreamConfig
 from pipelines.stream_watch import StreamReport, StreamWatch
 from shards import ShardReader, epoch_order
@@ -106,6 +106,35 @@ def test_inline_and_stream_give_the_same_bits(shards: str, encoder_batch: int, b
         assert inline.batch.image_ids == stream.batch.image_ids
         pairs = zip(levels(inline.batch.features), levels(stream.batch.features), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("trainers", [1, 2, 3])
+@pytest.mark.parametrize("batches_per_block", [1, 2, 3])
+@pytest.mark.parametrize("num_turns", [1, 4, 6])
+def test_each_trainer_gets_the_same_batches_however_many_share_a_block(
+    trainers: int, batches_per_block: int, num_turns: int
+) -> None:
+    """Blocks are dealt to the trainers in turn."""
+    batch = 2
+    config = config_for("", batch_size=batch, trainers=trainers, batches_per_block=batches_per_block)
+    rows = np.arange(num_turns * trainers * batch)[:, None].repeat(3, axis=1) * [0, 1, 0]
+    laid_out = packed(rows, config)
+    per_block = batches_per_block * batch
+    assert config.images_per_block == per_block
+    assert len(laid_out) % (per_block * trainers) == 0
+    assert len(laid_out) - len(rows) < per_block * trainers
+    blocks = laid_out.reshape(-1, per_block, 3)
+    for rank in range(trainers):
+        taken = blocks[rank::trainers].reshape(-1, batch, 3)
+        expected = rows.reshape(num_turns, trainers, batch, 3)[:, rank]
+        assert np.array_equal(taken[:num_turns], expected), "and in a run that goes on later, too"
+        assert (taken[num_turns:, :, 2] == 1).all(), "no sample is counted twice"
+
+
+def test_rows_are_laid_out_for_blocks_of_several_batches_only() -> None:
+    rows = np.arange(24).reshape(8, 3)
+    for config in (config_for(""), config_for("", batch_size=8, block_images=2), config_for("", batch_size=3)):
+        assert packed(rows, config) is rows
 
 
 @pytest.mark.parametrize("mode", ["inline", "stream"])

@@ -149,9 +149,15 @@ def test_no_more_is_asked_for_ahead_than_the_bound_has_room_for(
         ({"batch_size": 4, "object_store_mb": 18 * 17 * 2, "trainers": 2}, 2),
         ({"batch_size": 4, "block_images": 12, "encoder_batch": 4}, 12),
         ({"batch_size": 100, "mode": "inline"}, 25),
+        ({"batch_size": 4, "batches_per_block": 2}, 8),
+        ({"batch_size": 4, "batches_per_block": 5}, 12),  # as above
+        ({"batch_size": 3, "batches_per_block": 3, "encoder_batch": 2}, 6),
+        ({"batch_size": 30, "batches_per_block": 2}, 15),
+        ({"batch_size": 4, "batches_per_block": 2, "object_store_mb": 12 * 17 * 7}, 4),
+        ({"batch_size": 4, "batches_per_block": 2, "block_images": 2}, 2),
     ],
 )
-def test_a_block_is_a_trainers_batch_as_far_as_memory_goes(changes: dict[str, Any], expected: int) -> None:
+def test_a_block_is_a_trainers_batch_or_several_as_far_as_memory_goes(changes: dict[str, Any], expected: int) -> None:
     """An image takes 17 MiB as above, and 6 where it is encoded by the trainer."""
     jitter = JitterConfig(crop_size=1024)
     config = StreamConfig(shards="", encoders=EncoderSource(spec=tiny_spec()), jitter=jitter, **changes)

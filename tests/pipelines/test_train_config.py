@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +138,25 @@ def test_sizes_that_do_not_divide_and_contradicting_encoders_are_refused() -> No
         override(config, Overrides(select="PQ"))
     with pytest.raises(UserInputError, match="encoders_of"):
         dataclasses.replace(config, model=ModelSection())
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "mode", "expected"),
+    [
+        (8, WorkersSection(num_workers=4), "stream", 8),
+        (8, WorkersSection(num_workers=2, micro_batches=2), "stream", 8),
+        (8, WorkersSection(num_workers=4), "inline", 2),
+        (8, WorkersSection(num_workers=4, min_workers=4), "stream", 2),
+        (32, WorkersSection(num_workers=2), "stream", 16),
+    ],
+)
+def test_small_micro_batches_share_a_block_where_the_group_keeps_its_size(
+    batch_size: int, workers: WorkersSection, mode: Any, expected: int
+) -> None:
+    config = load_toml(CONFIGS / "miniature.toml", TrainConfig)
+    features = dataclasses.replace(config.features, mode=mode, cache=None, block_images=None, encoder_batch=1)
+    config = dataclasses.replace(config, batch_size=batch_size, workers=workers, features=features)
+    assert config.stream_config(config.model_spec(None)).images_per_block == expected
 
 
 def test_blocks_fill_the_micro_batches_of_every_group_that_may_come() -> None:
