@@ -18,8 +18,6 @@ from pipelines.planning.report import bytes_text
 
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _SIZES = (8, 32, 128, 512, 1000)
-_BLOCK_IMAGES = 4
-"""Images a block of configs/coco-convnext-large.toml, at which the rates file's `coordinate_seconds` counts."""
 _PART_IMAGES = 64
 """`--images-per-part` of ray_jobs/label.py: what one move by the scheduler stands for there."""
 COCO = Workload(num_images=118_287, num_steps=368_750, batch_size=16)
@@ -61,7 +59,7 @@ def training_table(cluster: Cluster, rates: StageRates) -> list[str]:
             (("stream", 1), ("inline", 1), ("stream", num_nodes), ("inline", num_nodes))
         )
         for mode, num_streams in forms:
-            shared = _in_streams(rates, _BLOCK_IMAGES, num_streams)
+            shared = _in_streams(rates, rates.block_images, num_streams)
             plan = best_division(cluster, shared, COCO, num_gpus, mode)
             billion = best_division(cluster, shared, BILLION, num_gpus, mode)
             lines.append(
@@ -114,7 +112,8 @@ def cache_line(cluster: Cluster, rates: StageRates) -> str:
 
 def _in_streams(rates: StageRates, block_images: int, num_streams: int) -> StageRates:
     """With as many processes that move blocks, each its own, and blocks of so many images."""
-    return replace(rates, coordinate_seconds=rates.coordinate_seconds * _BLOCK_IMAGES / block_images / num_streams)
+    packed = rates.with_blocks_of(block_images)
+    return replace(packed, coordinate_seconds=packed.coordinate_seconds / num_streams)
 
 
 def _workers(plan: Plan) -> str:

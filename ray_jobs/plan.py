@@ -3,13 +3,14 @@
 
 python ray_jobs/plan.py --cluster configs/cluster.toml --config configs/coco-convnext-large.toml --rates rates.toml
 
-Without --rates it measures them here first, on the config's own shard set, and --keep-rates keeps them in a file.
+Without --rates it measures them here first, on the config's own shard set and, for what Ray itself takes to move the
+stream's blocks, in a session of Ray. --keep-rates keeps them in a file.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from typing import Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipelines.job import run_job
+from pipelines.ray_session import RayOptions
 
 NUM_IMAGES = {"coco-panoptic": 118_287}
 """Training images of a data set, where no shard set is read."""
@@ -46,13 +48,15 @@ class Arguments:
     """what is best"""
     random_encoders: bool = False
     """measure with random encoder weights, which are as fast as any"""
+    ray: RayOptions = field(default_factory=lambda: RayOptions(num_cpus=4, num_gpus=0, dashboard=False))
+    """where to measure what moving blocks takes; nothing else of it needs Ray"""
 
 
 def run(arguments: Arguments) -> None:
     from frozenseg.config import load_toml, to_toml
     from frozenseg.errors import UserInputError
-    from pipelines import train
-    from pipelines.planning import Cluster, StageRates, Workload, best_plan, predict
+    from pipelines import ray_session, train
+    from pipelines.planning import Cluster, StageRates, Workload, best_plan, coordination, predict
     from pipelines.planning.calibrate import calibrate
     from pipelines.planning.predict import MODES
     from pipelines.planning.report import describe_plan
@@ -64,10 +68,14 @@ def run(arguments: Arguments) -> None:
     cluster = load_toml(arguments.cluster, Cluster)
     changes = Overrides(shards=arguments.shards, random_encoders=arguments.random_encoders)
     config = override(load_train_config(arguments.config), changes)
+    stream = config.stream_config(config.model_spec(None))
     if arguments.rates is not None:
-        rates = load_toml(arguments.rates, StageRates)
+        rates = load_toml(arguments.rates, StageRates).with_blocks_of(stream.images_per_block)
     else:
         rates = calibrate(train.prepare(config))
+        with ray_session.session(options=arguments.ray):
+            moved = coordination.measure()
+        rates = replace(rates, coordinate_seconds=moved.cpu / rates.block_images)
         print(f"measured here:\n{to_toml(rates)}", flush=True)
         if arguments.keep_rates is not None:
             arguments.keep_rates.write_text(to_toml(rates), encoding="utf-8")

@@ -46,7 +46,7 @@ from serve.schema import (
 )
 from serve.settings import ServeSettings
 from serve.tracing import Tracing
-from serve.travel import PreparedImage, SegmentedImage, prepare_image
+from serve.travel import PreparedImage, SegmentedImage, prepare_image, share_tensors
 
 PAGE = Path(__file__).with_name("page.html")
 READY_SECONDS = 5.0
@@ -285,6 +285,7 @@ class Ingress:
         sam_masks: DeploymentHandle[Any] | None,
         decoder: DeploymentHandle[Any],
     ) -> None:
+        share_tensors()
         # What Pillow and the form parser think of a client's bytes is no line of the operator's log.
         warnings.filterwarnings("ignore", module="PIL")
         logging.getLogger("python_multipart").setLevel(logging.ERROR)

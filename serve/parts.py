@@ -20,7 +20,7 @@ from frozenseg.inference.options import InferenceOptions
 from frozenseg.inference.sam_masks import GridSettings
 from frozenseg.inference.segmenter import Segmenter
 from frozenseg.memory import keep_freed_memory
-from frozenseg.types import Batch, Category, EncoderFeatures, Vocabulary, stack_features
+from frozenseg.types import Batch, Category, EncoderFeatures, FeatureKey, Vocabulary, stack_features
 from serve.answers import describe_segment, find_segments
 from serve.batching import EncoderBatcher
 from serve.schema import SegmentOptions
@@ -33,6 +33,7 @@ from serve.travel import (
     PreparedImage,
     SegmentedImage,
     check_image,
+    share_tensors,
 )
 
 HELD_BY_ENCODERS = 32
@@ -44,6 +45,7 @@ CHECK_GRID = GridSettings(points_per_side=1, min_predicted_iou=0.0, min_stabilit
 
 
 def _load(settings: ServeSettings) -> Segmenter:
+    share_tensors()
     torch.set_num_threads(settings.threads)
     segmenter = load_segmenter(settings.model, settings.device, settings.dtype)
     segmenter.model.eval()
@@ -120,6 +122,7 @@ class SamMaskMaker:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._segmenter = _load(settings)
+        self._source = _source(self._segmenter)
         self._check = Segmenter(self._segmenter.model, self._segmenter.options, CHECK_GRID)
 
     def masks(self, encoded: EncodedImage) -> MaskedImage:
@@ -128,7 +131,7 @@ class SamMaskMaker:
         Raises:
             OtherModelError: another model's features.
         """
-        _check_source(self._segmenter, encoded)
+        _check_source(self._source, encoded)
         started = time.perf_counter()
         masks = self._segmenter.sam_masks(encoded.features, [encoded.geometry])[0]
         return MaskedImage(masks=masks, seconds=time.perf_counter() - started)
@@ -154,6 +157,7 @@ class Decoder:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._segmenter = _load(settings)
+        self._source = _source(self._segmenter)
 
     def segment(
         self, encoded: EncodedImage, masked: MaskedImage | None, vocabulary: Vocabulary, options: SegmentOptions
@@ -164,7 +168,7 @@ class Decoder:
             OtherModelError: another model's features.
             UserInputError: a word that the model does not know.
         """
-        _check_source(self._segmenter, encoded)
+        _check_source(self._source, encoded)
         started = time.perf_counter()
         self._segmenter.model.text(vocabulary)
         text_done = time.perf_counter()
@@ -202,10 +206,14 @@ class Decoder:
         prediction.panoptic()
 
 
-def _check_source(segmenter: Segmenter, encoded: EncodedImage) -> None:
-    """Raises OtherModelError when other encoders made the features than those that `segmenter` was made with."""
-    model, source = segmenter.model, encoded.features.source
-    own = feature_key(model.clip, model.sam, torch.float32)
+def _source(segmenter: Segmenter) -> FeatureKey:
+    """Of the features that the model was made with; taken once, because weights are read for it."""
+    return feature_key(segmenter.model.clip, segmenter.model.sam, torch.float32)
+
+
+def _check_source(own: FeatureKey, encoded: EncodedImage) -> None:
+    """Raises OtherModelError when other encoders made the features than `own`."""
+    source = encoded.features.source
     # Not the dtype: features may be computed in another one without being another model's.
     if (source.clip, source.sam, source.weights_hash) != (own.clip, own.sam, own.weights_hash):
         raise OtherModelError(f"features of {source.clip} and {source.sam or 'no SAM'} with other weights")

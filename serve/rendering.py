@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from serve.schema import SegmentOptions, SegmentResponse
 _PROPOSALS = Vocabulary(categories=(Category(name="proposal"),))
 
 
+@functools.lru_cache(maxsize=64)
 def category_hex(vocabulary: Vocabulary) -> tuple[str, ...]:
     """The colour of every category, `#rrggbb`, the same as in overlays."""
     return tuple("#{:02x}{:02x}{:02x}".format(*color) for color in category_colors(vocabulary))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import ray.util
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from frozenseg.data import collate, resize_for_test
 from frozenseg.inference.geometry import ImageGeometry
@@ -59,6 +64,27 @@ class SegmentedImage:
     seen: tuple[bool, ...]
     seconds: dict[str, float]
     notice: str
+
+
+def share_tensors() -> None:
+    """Lets this process hand its tensors to others through Ray's memory without a copy in between; each part calls it.
+
+    A tensor arrives as a view of memory that other parts may be reading, so none may be changed in place. Pickled by
+    torch itself, it would be copied three times on the way: 100 MB of a full-size model's features took 90 ms.
+    """
+    ray.util.register_serializer(torch.Tensor, serializer=_bytes_of, deserializer=_tensor_of)
+
+
+def _bytes_of(tensor: torch.Tensor) -> tuple[npt.NDArray[np.uint8], torch.dtype, tuple[int, ...]]:
+    values = tensor.detach().cpu().contiguous()
+    return values.view(-1).view(torch.uint8).numpy(), tensor.dtype, tuple(tensor.shape)
+
+
+def _tensor_of(packed: tuple[Any, torch.dtype, tuple[int, ...]]) -> torch.Tensor:
+    """Through DLPack, because `torch.from_numpy` warns of arrays that are read-only, which is all they are."""
+    array, dtype, shape = packed
+    tensor: torch.Tensor = from_dlpack(array)
+    return tensor.view(dtype).view(shape)
 
 
 def prepare_image(sample: ImageSample, options: InferenceOptions) -> PreparedImage:

@@ -52,6 +52,7 @@ def calibrate(prepared: Run, num_blocks: int = 4) -> StageRates:
         encode_seconds=encode_seconds / per_block,
         train_seconds=_train(prepared, batches) / per_batch,
         receive_seconds=receive_seconds / per_batch,
+        block_images=per_block,
         feature_bytes=features / per_block,
     )
 

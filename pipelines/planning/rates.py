@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from frozenseg.errors import UserInputError
 
@@ -14,9 +14,10 @@ class StageRates:
     Fields: read_seconds: of one CPU, to read, decode and augment; encode_seconds: of one encoder actor, CLIP and SAM
     together; train_seconds: of one trainer, forward and backward of the decoder and its share of the optimizer step;
     receive_seconds: of one trainer, to take an image's features out of the object store; coordinate_seconds: of the one
-    process that moves the stream's blocks; feature_bytes, sample_bytes: of an image's features on their way, and of
-    its files in the shard; start_seconds: from the command to the first step; encode_deviation, train_deviation:
-    standard deviation of one call's seconds as a share of them: trainers go in step, so the slowest sets the pace.
+    process that moves the stream's blocks, with `block_images` images in each, 0 for unknown; feature_bytes,
+    sample_bytes: of an image's features on their way, and of its files in the shard; start_seconds: from the command to
+    the first step; encode_deviation, train_deviation: standard deviation of one call's seconds as a share of them:
+    trainers go in step, so the slowest sets the pace.
     """
 
     read_seconds: float
@@ -24,6 +25,7 @@ class StageRates:
     train_seconds: float
     receive_seconds: float = 0.0
     coordinate_seconds: float = 0.0
+    block_images: int = 0
     feature_bytes: float = 0.0
     sample_bytes: float = 0.0
     start_seconds: float = 0.0
@@ -37,3 +39,10 @@ class StageRates:
                 raise UserInputError(f"rates: expected {field.name} of at least 0, found {value:g}")
         if self.train_seconds == 0:
             raise UserInputError("rates: expected train_seconds above 0")
+
+    def with_blocks_of(self, images: int) -> StageRates:
+        """The rates of a stream with other blocks: moving one takes the same, whatever it holds."""
+        if not self.block_images:
+            return self
+        seconds = self.coordinate_seconds * self.block_images / images
+        return replace(self, coordinate_seconds=seconds, block_images=images)

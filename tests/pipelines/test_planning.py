@@ -16,7 +16,7 @@ from frozenseg.config import load_toml, to_toml
 from frozenseg.data import CocoPanoptic, JitterConfig
 from frozenseg.errors import UserInputError
 from pipelines import train
-from pipelines.planning import Cluster, NodeGroup, StageRates, Workload, best_plan, predict
+from pipelines.planning import Cluster, NodeGroup, StageRates, Workload, best_plan, coordination, predict
 from pipelines.planning.calibrate import calibrate
 from pipelines.planning.report import bytes_text, describe_plan
 from pipelines.shard import ShardOptions, shard_coco, write_job
@@ -151,6 +151,21 @@ def test_the_command_finds_the_best_mode_and_names_the_bottleneck() -> None:
     assert "118,287 images: 34.1 hours" in done.stdout
 
 
+def test_moving_a_block_takes_the_same_whatever_it_holds() -> None:
+    rates = StageRates(
+        read_seconds=0.1, encode_seconds=0.1, train_seconds=0.1, coordinate_seconds=0.005, block_images=4
+    )
+    assert rates.with_blocks_of(8).coordinate_seconds == 0.0025
+    assert rates.with_blocks_of(1).with_blocks_of(4) == rates
+    unknown = dataclasses.replace(rates, block_images=0)
+    assert unknown.with_blocks_of(8) is unknown
+
+
+def test_what_moving_a_block_takes_is_measured_with_ray(ray_session: None) -> None:
+    found = coordination.measure(num_blocks=40, num_encoders=1)
+    assert min(found.cpu, found.wall) > 0
+
+
 def test_calibration_measures_every_stage_of_a_real_run(
     tmp_path: Path, make_coco: Callable[..., CocoPanoptic], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,4 +184,5 @@ def test_calibration_measures_every_stage_of_a_real_run(
     # Strides 4 to 32 of a 64 crop with 32, 64, 96 and 128 channels, and the miniature SAM's 96 x 32 x 32.
     clip = sum(channels * (64 // stride) ** 2 for channels, stride in ((32, 4), (64, 8), (96, 16), (128, 32)))
     assert rates.feature_bytes == 4 * (clip + 96 * 32 * 32)
+    assert rates.block_images == config.stream_config(config.model_spec(None)).images_per_block
     assert not (tmp_path / "run").exists()
