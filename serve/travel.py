@@ -70,7 +70,7 @@ def share_tensors() -> None:
     """Lets this process hand its tensors to others through Ray's memory without a copy in between; each part calls it.
 
     A tensor arrives as a view of memory that other parts may be reading, so none may be changed in place. Pickled by
-    torch itself, it would be copied three times on the way: 100 MB of a full-size model's features took 90 ms.
+    torch itself, it is copied several times on the way: benchmarks/shared_tensors.py.
     """
     ray.util.register_serializer(torch.Tensor, serializer=_bytes_of, deserializer=_tensor_of)
 

@@ -248,6 +248,37 @@ def test_out_of_memory_halves_the_batch_and_says_so(
         encoders.encode(make_batch(1))
 
 
+@pytest.mark.parametrize("codec", ["float32", "uint8"])
+def test_a_block_of_several_encoder_batches_survives_that_memory_runs_out(
+    shards: str, codec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its second encoder batch of four: every image keeps its row, with the features that smaller batches give."""
+    config = config_for(shards, encoder_batch=4, block_images=12, codec=codec)
+    rows = epoch_rows([str(i) for i in range(7)], 0, range(2), 12)[:12]
+    block = load_rows({"id": np.arange(12)}, rows, config)
+    small = EncoderActor(**{**actor_arguments(config), "encoder_batch": 2})(block)
+    actor = EncoderActor(**actor_arguments(config))
+    original, sizes = actor.encoders._encode, []
+
+    def limited(batch: Batch, with_sam: bool) -> EncoderFeatures:
+        sizes.append(len(batch.image_ids))
+        if len(sizes) > 1 and len(batch.image_ids) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(batch, with_sam)
+
+    monkeypatch.setattr(actor.encoders, "_encode", limited)
+    made = actor(block)
+    assert sizes == [4, 4, 2, 2, 2, 2], "halved once, and known from then on"
+    assert made.keys() == small.keys()
+    assert made[c.IMAGE_ID].tolist() == block[c.IMAGE_ID].tolist()
+    for name in (*c.LEVELS, c.SAM):
+        # The rows behind the first encoder batch are of batches of two on both sides.
+        assert np.array_equal(made[name][4:], small[name][4:])
+    decoded = [c.columns_to_features([each], torch.float32) for each in (made, small)]
+    for one, other in zip(*map(levels, decoded), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=0.02 if codec == "uint8" else 1e-5)
+
+
 @pytest.mark.parametrize("block_images", [2, 4])
 def test_ray_streams_the_same_bits_in_order(shards: str, block_images: int, ray_session: None) -> None:
     config = config_for(
