@@ -15,12 +15,13 @@ import torch
 
 import frozenseg
 from frozenseg.inference.loading import model_folder
+from frozenseg.inference.segmenter import read_image
 from frozenseg.model import FrozenSeg, build_model, load_model, save_model
 from frozenseg.vocabulary import parse_vocabulary
-from serve.parts import Decoder, Encoders, SamMaskMaker
+from serve.parts import Decoder, Encoders, SamMaskMaker, encode_together
 from serve.schema import SegmentOptions
 from serve.settings import settings_from
-from serve.travel import EncodedImage, OtherModelError, check_image
+from serve.travel import EncodedImage, OtherModelError, check_image, prepare_image
 from tests.serve.conftest import ARGUMENTS, free_port
 from tests.serve.in_process import serve_in_process
 
@@ -93,6 +94,32 @@ def test_the_ensemble_of_a_model_without_sam_is_refused_by_its_field(tmp_path: P
         assert refused.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
         assert refused.json()["errors"][0]["field"] == "options.ensemble"
         assert ask(http, image).status_code == HTTPStatus.OK
+
+
+def test_parts_change_nothing_that_they_are_handed(separate_folder: Path, image: bytes) -> None:
+    """It lies in memory that other parts read, too. torch counts what is done to a tensor in place."""
+    options = SegmentOptions(vocabulary=VOCABULARY, ensemble=True)
+    for name in ("miniature", str(separate_folder)):
+        settings = settings_from({**ARGUMENTS, "model": name})
+        maker, decoder = SamMaskMaker.func_or_class(settings), Decoder.func_or_class(settings)
+        segmenter = decoder._segmenter
+        prepared = prepare_image(read_image(image), segmenter.options)
+        [features] = encode_together(segmenter, [prepared])
+        encoded = EncodedImage(features=features, geometry=prepared.geometry, seconds=0.0)
+        separate = segmenter.model.mask_sam is not None
+        masked = maker.masks_of_image(prepared) if separate else maker.masks(encoded)
+        handed = [*features.clip_pyramid, features.clip_dense, features.sam, masked.masks.logits, prepared.batch.images]
+        before = [(tensor._version, tensor.clone()) for tensor in handed]
+        for task in ("panoptic", "semantic", "instance", "proposals"):
+            found = decoder.segment(
+                encoded, masked, parse_vocabulary(VOCABULARY), options.model_copy(update={"task": task})
+            )
+            assert found.segments
+        again = maker.masks_of_image(prepared) if separate else maker.masks(encoded)
+        assert torch.equal(again.masks.logits, masked.masks.logits)
+        for tensor, (version, values) in zip(handed, before, strict=True):
+            assert tensor._version == version
+            assert torch.equal(tensor, values)
 
 
 def test_every_parts_health_check_runs_its_model(separate_folder: Path) -> None:
