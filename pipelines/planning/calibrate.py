@@ -21,6 +21,7 @@ from pipelines.stream import actor_arguments, epoch_rows, load_rows
 from pipelines.stream_config import StreamConfig
 from pipelines.train import Run
 from pipelines.train_config import TrainConfig
+from shards import ShardReader
 
 _FEATURE_COLUMNS = (*c.LEVELS, c.SAM)
 
@@ -54,6 +55,7 @@ def calibrate(prepared: Run, num_blocks: int = 4) -> StageRates:
         receive_seconds=receive_seconds / per_batch,
         block_images=per_block,
         feature_bytes=features / per_block,
+        sample_bytes=_sample_bytes(stream.shards),
     )
 
 
@@ -62,6 +64,12 @@ def _read(stream: StreamConfig, sample_ids: tuple[str, ...], num_blocks: int) ->
     rows = epoch_rows(sample_ids, stream.seed, range(1 + (num_blocks + 1) * per_block // len(sample_ids)), per_block)
     numbers = [np.arange(start, start + per_block) for start in range(0, (num_blocks + 1) * per_block, per_block)]
     return _timed(lambda ids: load_rows({"id": ids}, rows, stream), numbers)
+
+
+def _sample_bytes(shards: str) -> float:
+    """Of a sample's files in the shards, on average, with what the tars add."""
+    files = ShardReader(shards).manifest.files
+    return sum(file.num_bytes for file in files) / max(1, sum(len(file.sample_ids) for file in files))
 
 
 def _timed(function: Callable[[Any], Any], items: list[Any]) -> tuple[list[Any], float]:

@@ -184,5 +184,7 @@ def test_calibration_measures_every_stage_of_a_real_run(
     # Strides 4 to 32 of a 64 crop with 32, 64, 96 and 128 channels, and the miniature SAM's 96 x 32 x 32.
     clip = sum(channels * (64 // stride) ** 2 for channels, stride in ((32, 4), (64, 8), (96, 16), (128, 32)))
     assert rates.feature_bytes == 4 * (clip + 96 * 32 * 32)
+    tars = sum(path.stat().st_size for path in (tmp_path / "shards").glob("*.tar"))
+    assert rates.sample_bytes == tars / 4 > 0
     assert rates.block_images == config.stream_config(config.model_spec(None)).images_per_block
     assert not (tmp_path / "run").exists()
