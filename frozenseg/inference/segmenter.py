@@ -180,7 +180,8 @@ class Segmenter:
             lack = "has no SAM" if self.model.sam is None else "makes its masks with another SAM than its features"
             raise UserInputError(f"the options need SAM masks, but the model {self.model.spec.name!r} {lack}")
         generator = SamMaskGenerator(self.model.sam, self.grid)
-        return [generator.from_embedding(features.sam[i].float(), geometries[i]) for i in range(features.batch_size)]
+        embeddings = features.sam.to(self.model.device).float()
+        return [generator.from_embedding(e, g) for e, g in zip(embeddings, geometries, strict=True)]
 
     def separate_sam_masks(self, batch: Batch, geometries: Sequence[ImageGeometry]) -> list[SamMasks]:
         """Masks of every image of a batch by a SAM that is not the features' one; empty when there is none such."""
@@ -203,9 +204,11 @@ class Segmenter:
         void = self.model.decoder.void_embedding.weight[0]
         result = []
         for i, (geometry, masks) in enumerate(zip(geometries, sam_masks, strict=True)):
-            pooled = clip.pool_masks(features.clip_dense[i : i + 1], masks.logits[None].to(self.model.device).float())
+            # They may have been made elsewhere.
+            mask_logits = masks.logits.to(self.model.device).float()
+            pooled = clip.pool_masks(features.clip_dense[i : i + 1], mask_logits[None])
             logits = class_logits(pooled.embeddings.float(), text, clip.logit_scale, void)[0]
-            result.append(SamEvidence(mask_logits=masks.logits.float(), clip_logits=logits, geometry=geometry))
+            result.append(SamEvidence(mask_logits=mask_logits, clip_logits=logits, geometry=geometry))
         return result
 
 

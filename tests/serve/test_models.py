@@ -122,6 +122,34 @@ def test_parts_change_nothing_that_they_are_handed(separate_folder: Path, image:
             assert torch.equal(tensor, values)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("apart", [("cuda", "cuda", "cuda"), ("cuda", "cpu", "cuda"), ("cpu", "cuda", "cpu")])
+def test_parts_work_together_wherever_each_runs(apart: tuple[str, str, str], image: bytes) -> None:
+    """Encoders, SAM's masks and decoder: what travels lies in ordinary memory."""
+    options = SegmentOptions(vocabulary=VOCABULARY, ensemble=True, task="semantic")
+
+    def areas(devices: tuple[str, str, str]) -> dict[int | None, int]:
+        of_encoders, of_masks, of_decoder = (
+            settings_from({**ARGUMENTS, "model": "miniature", "device": device}) for device in devices
+        )
+        segmenter = Encoders.func_or_class(of_encoders)._segmenter
+        prepared = prepare_image(read_image(image), segmenter.options)
+        [features] = encode_together(segmenter, [prepared])
+        encoded = EncodedImage(features=features, geometry=prepared.geometry, seconds=0.0)
+        masked = SamMaskMaker.func_or_class(of_masks).masks(encoded)
+        logits = masked.masks.logits.cpu()
+        masked = replace(masked, masks=replace(masked.masks, logits=logits))
+        decoder = Decoder.func_or_class(of_decoder)
+        found = decoder.segment(encoded, masked, parse_vocabulary(VOCABULARY), options)
+        return {segment.category_id: segment.area for segment in found.segments}
+
+    expected, found = areas(("cpu", "cpu", "cpu")), areas(apart)
+    assert expected.keys() == found.keys()
+    for category, area in expected.items():
+        assert found[category] == pytest.approx(area, rel=0.02, abs=100)
+
+
 def test_every_parts_health_check_runs_its_model(separate_folder: Path) -> None:
     """A part whose weights are gone must fail its check; Serve then replaces it."""
     for name in ("miniature", str(separate_folder)):
