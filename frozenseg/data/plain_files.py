@@ -49,6 +49,9 @@ def decode_plain_png(picture: Image.Image, data: bytes) -> NDArray[np.uint8] | N
         return None
     try:
         pixels: NDArray[np.uint8] = kornia_io.decode_image_png_u8(data, (picture.height, picture.width), "rgb")
-    except Exception:  # noqa: BLE001 - the library has no error of its own
+    except BaseException as error:  # the library has no error of its own
+        # A panic in its Rust is no Exception, so that it would end a job; Ctrl-C must.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         return None
     return pixels

@@ -11,6 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from frozenseg.data import decode_id_map, decode_image, encode_id_map
 from frozenseg.data.panoptic_png import pack_colors
+from frozenseg.data import plain_files
 from frozenseg.data.plain_files import decode_plain_jpeg, decode_plain_png
 from frozenseg.errors import UserInputError
 
@@ -178,3 +179,21 @@ def test_a_damaged_label_map_is_refused() -> None:
     data = encode_id_map(label_map())
     with pytest.raises(UserInputError, match="don't decode"):
         decode_id_map(data[: len(data) // 2], "map 7")
+
+
+def test_a_panic_of_the_png_library_is_a_file_left_to_pillow_and_ctrl_c_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyo3's PanicException, which only Rust can raise, is known by its name."""
+    data = encode_id_map(label_map())
+    panic = type("PanicException", (BaseException,), {})
+
+    def fail_with(error: type[BaseException]) -> None:
+        def decode(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(plain_files.kornia_io, "decode_image_png_u8", decode)
+
+    fail_with(panic)
+    assert decode_plain_png(opened(data), data) is None
+    fail_with(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        decode_plain_png(opened(data), data)
