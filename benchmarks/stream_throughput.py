@@ -52,8 +52,7 @@ from pipelines import ray_session
 from pipelines.encoder_pool import EncoderSource
 from pipelines.ray_session import RayOptions
 from pipelines.stream import encoder_pool, row_numbers, training_batches
-from pipelines.stream_config import StreamConfig
-from pipelines.train_config import ENOUGH_IMAGES
+from pipelines.stream_config import StreamConfig, batches_that_share
 
 Side = Literal["baseline", "bfloat16", "uint8"]
 SIDES: tuple[Side, ...] = ("baseline", "bfloat16", "uint8")
@@ -164,7 +163,7 @@ def stream_config(side: Literal["bfloat16", "uint8"], sizes: Sizes) -> StreamCon
         encoder_batch=sizes.encoder_batch,
         batch_size=sizes.batch,
         block_images=sizes.encoder_batch if sizes.same_blocks else None,
-        batches_per_block=max(1, ENOUGH_IMAGES // sizes.batch),  # as pipelines.train_config does
+        batches_per_block=batches_that_share(sizes.batch),
     )
 
 

@@ -39,30 +39,34 @@ def dequantize(
     loop(out, codes, scale, offset, block)
 
 
-# A block is a slice, so that the compiler knows that no index is negative: otherwise it makes no vectors of the loops.
+def _loop(written: Any) -> Any:
+    """The compiled loop that writes what `written`, compiled too, makes of each value."""
+
+    @numba.njit(nogil=True, error_model="numpy")
+    def run(out: Any, codes: Any, scale: Any, offset: Any, block: int) -> None:
+        for row in range(codes.shape[0]):
+            for number in range(scale.shape[1]):
+                factor, summand = scale[row, number], offset[row, number]
+                # Slices, so that the compiler knows that no index is negative: otherwise it makes no vectors.
+                source = codes[row, number * block : (number + 1) * block]
+                target = out[row, number * block : (number + 1) * block]
+                for i in range(source.shape[0]):
+                    target[i] = written(np.float32(source[i]) * factor + summand)
+
+    return run
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def _to_float32(out: Any, codes: Any, scale: Any, offset: Any, block: int) -> None:
-    for row in range(codes.shape[0]):
-        for number in range(scale.shape[1]):
-            factor, summand = scale[row, number], offset[row, number]
-            source = codes[row, number * block : (number + 1) * block]
-            target = out[row, number * block : (number + 1) * block]
-            for i in range(source.shape[0]):
-                target[i] = np.float32(source[i]) * factor + summand
+@numba.njit
+def _float32(value: Any) -> Any:
+    return value
 
 
-@numba.njit(nogil=True, error_model="numpy")
-def _to_bfloat16(out: Any, codes: Any, scale: Any, offset: Any, block: int) -> None:
-    for row in range(codes.shape[0]):
-        for number in range(scale.shape[1]):
-            factor, summand = scale[row, number], offset[row, number]
-            source = codes[row, number * block : (number + 1) * block]
-            target = out[row, number * block : (number + 1) * block]
-            for i in range(source.shape[0]):
-                value = np.float32(source[i]) * factor + summand
-                bits = np.float32(value).view(np.uint32)
-                rounded = np.uint16((bits + _ROUND + ((bits >> _HALF) & _ONE)) >> _HALF)
-                # False for NaN alone, whose bits rounding up could make a number of.
-                target[i] = rounded if value == value else _NAN
+@numba.njit
+def _bfloat16(value: Any) -> Any:
+    bits = np.float32(value).view(np.uint32)
+    rounded = np.uint16((bits + _ROUND + ((bits >> _HALF) & _ONE)) >> _HALF)
+    # False for NaN alone, whose bits rounding up could make a number of.
+    return rounded if value == value else _NAN
+
+
+_to_float32, _to_bfloat16 = _loop(_float32), _loop(_bfloat16)

@@ -20,6 +20,14 @@ FEWEST_BLOCKS = 6
 """Blocks that there must be room for besides: Ray Data stops no stage inside a block, nor all stages at once."""
 LARGEST_DEFAULT_MB = 256
 """Blocks of more MiB than this are made only where they were asked for: four images of 1024 in bfloat16 take 208."""
+ENOUGH_IMAGES = 8
+"""Of small micro-batches, that share a block: scheduling one takes Ray Data 20 ms of CPU, whatever it holds
+(docs/benchmarks.md)."""
+
+
+def batches_that_share(batch_size: int) -> int:
+    """How many of a trainer's batches a block may hold (`StreamConfig.batches_per_block`), 1 for large ones."""
+    return max(1, ENOUGH_IMAGES // batch_size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

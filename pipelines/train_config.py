@@ -23,15 +23,12 @@ from frozenseg.types import Vocabulary
 from pipelines.codec import Codec
 from pipelines.encoder_pool import EncoderSource
 from pipelines.feature_cache import CacheOptions
-from pipelines.stream_config import FeatureMode, StreamConfig
+from pipelines.stream_config import FeatureMode, StreamConfig, batches_that_share
 from pipelines.train_overrides import Overrides, Score
 
 MINIATURE = "miniature"
 T = TypeVar("T")
 Dtype = Literal["float32", "bfloat16"]
-ENOUGH_IMAGES = 8
-"""Of small micro-batches, that share a block: scheduling a block takes Ray Data 20 ms of CPU, and bringing it 15 more
-for each process that it passes, when copying an image takes 2 to 4 (docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +231,7 @@ class TrainConfig:
         and so do encoders in the trainer, where nothing travels."""
         if self.workers.min_workers is not None or self.features.mode == "inline":
             return 1
-        return max(1, ENOUGH_IMAGES // self.micro_batch_size())
+        return batches_that_share(self.micro_batch_size())
 
     def micro_batch_size(self, num_workers: int | None = None) -> int:
         """Images per worker and forward pass, of a group of the config's size or another."""
